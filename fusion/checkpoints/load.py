@@ -1,0 +1,142 @@
+"""Reads a checkpoint into a `Decoder`: Hugging Face directories and GGUF files.
+
+Memory: the model is allocated once, and tensors are read one at a time into their places, so that loading holds the
+model plus at most one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import DecoderConfig
+from ..decoder import Decoder
+from ..families import Target, expand, family_of
+from .assign import check_names, check_shapes, fill
+from .directory import read_json, tensor_files
+from .gguf_names import gguf_config, gguf_rules
+from .gguf_tensors import GGUFTensors
+from .tensors import TensorFile
+
+__all__ = ["Checkpoint", "load_decoder", "open_checkpoint"]
+
+_OPTIONAL_PREFIXES = ("transformer.", "model.")
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """An opened checkpoint, nothing of it in memory yet.
+
+    Attributes:
+        path: of the directory or GGUF file.
+        config: what it is.
+        raw_config: its config.json, or what one would have said.
+        files: the file that holds each tensor, by the tensor's name.
+        targets: where each tensor goes.
+        ignored: endings of names of tensors that carry no weights.
+    """
+
+    path: Path
+    config: DecoderConfig
+    raw_config: dict[str, Any]
+    files: dict[str, TensorFile]
+    targets: dict[str, Target]
+    ignored: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of the largest part of the weights, or None if they are quantized."""
+        sizes: dict[str, int] = {}
+        for name, file in self.files.items():
+            kind = file.dtype(name)
+            sizes[kind] = sizes.get(kind, 0) + torch.Size(file.shapes[name]).numel()
+        kind = max(sizes, key=lambda kind: sizes[kind])
+        known = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+        return known.get(f"torch.{kind}")
+
+    def close(self) -> None:
+        """Closes every file."""
+        for file in {id(file): file for file in self.files.values()}.values():
+            file.close()
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a Hugging Face directory or a GGUF file and checks that it is whole.
+
+    Raises:
+        CheckpointError: anything about it is missing, surplus, misshapen, truncated or hostile.
+        UnknownFamilyError: of a family that we do not know.
+    """
+    path = Path(path)
+    checkpoint = _open_gguf(path) if path.is_file() else _open_directory(path)
+    try:
+        check_names(checkpoint.targets, checkpoint.files, checkpoint.ignored)
+        with torch.device("meta"):
+            parameters = dict(Decoder(checkpoint.config).named_parameters())
+        check_shapes(checkpoint.targets, parameters, checkpoint.files)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return checkpoint
+
+
+def load_decoder(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Decoder:
+    """Loads a decoder for inference or training.
+
+    Args:
+        path: a Hugging Face directory (safetensors, sharded or not; pickle only as plain tensors) or a GGUF file.
+        device: where to put it.
+        dtype: element type of the weights; None keeps the checkpoint's, and float32 for quantized ones.
+
+    Raises:
+        CheckpointError: as `open_checkpoint`.
+    """
+    checkpoint = open_checkpoint(path)
+    try:
+        with torch.device("meta"):
+            decoder = Decoder(checkpoint.config)
+        decoder = decoder.to(dtype or checkpoint.dtype or torch.float32).to_empty(device=device).eval()
+        parameters = dict(decoder.named_parameters())
+        for name, target in checkpoint.targets.items():
+            fill(target, parameters, checkpoint.files[name], name)
+    finally:
+        checkpoint.close()
+    return decoder
+
+
+def _open_directory(path: Path) -> Checkpoint:
+    raw = read_json(path / "config.json")
+    family = family_of(raw)
+    config = family.read(raw)
+    files = tensor_files(path)
+    targets = _as_named(expand(family.rules(config), config), files)
+    ignored = family.ignored + (("lm_head.weight",) if config.tied_head else ())
+    return Checkpoint(path, config, raw, files, targets, ignored)
+
+
+def _as_named(targets: dict[str, Target], files: Mapping[str, TensorFile]) -> dict[str, Target]:
+    """The targets as this checkpoint names them: a model saved without its head leaves out its first word."""
+    for prefix in _OPTIONAL_PREFIXES:
+        shorter = {name.removeprefix(prefix): target for name, target in targets.items()}
+        if not any(name in files for name in targets) and any(name in files for name in shorter):
+            return shorter
+    return targets
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    file = GGUFTensors(path)
+    try:
+        raw = gguf_config(file.metadata, file.shapes, file.factors)
+        config = family_of(raw).read(raw)
+        targets = expand(gguf_rules(config), config)
+    except BaseException:
+        file.close()
+        raise
+    ignored = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+    return Checkpoint(path, config, raw, {name: file for name in file.shapes}, targets, ignored)

@@ -1,0 +1,39 @@
+"""What every kind of weight file offers: names, shapes, and one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["TensorFile"]
+
+
+class TensorFile(Protocol):
+    """A file of named tensors that is read one tensor at a time."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's shape, without reading any."""
+        ...
+
+    def read(self, name: str, destination: Tensor) -> None:
+        """Writes a tensor into `destination` of the same shape, converting its dtype.
+
+        Holds at most one tensor besides `destination`.
+        """
+        ...
+
+    def dtype(self, name: str) -> str:
+        """The stored element type, e.g. ``bfloat16`` or ``Q4_1``."""
+        ...
+
+    def close(self) -> None:
+        """Gives the file back."""
+        ...
