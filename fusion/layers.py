@@ -91,9 +91,9 @@ class Experts(nn.Module):
         self.active, self.renormalise = config.experts.active, config.experts.renormalise
         self.activation = config.activation
         self.router = nn.Linear(narrow, count, bias=False)
-        self.gate_proj = nn.Parameter(torch.empty(count, wide, narrow).normal_(std=narrow**-0.5))
-        self.up_proj = nn.Parameter(torch.empty(count, wide, narrow).normal_(std=narrow**-0.5))
-        self.down_proj = nn.Parameter(torch.empty(count, narrow, wide).normal_(std=wide**-0.5))
+        self.gate_proj = nn.Parameter(nn.init.normal_(torch.empty(count, wide, narrow), std=narrow**-0.5))
+        self.up_proj = nn.Parameter(nn.init.normal_(torch.empty(count, wide, narrow), std=narrow**-0.5))
+        self.down_proj = nn.Parameter(nn.init.normal_(torch.empty(count, narrow, wide), std=wide**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] → [B, T, D]; every token reaches all of its experts, none is dropped for capacity."""

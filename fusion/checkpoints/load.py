@@ -16,6 +16,7 @@ import torch
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
+from ..meta import materialise, shapes_only
 from .assign import check_names, check_shapes, fill
 from .directory import read_json, tensor_files
 from .gguf_names import gguf_config, gguf_rules
@@ -75,7 +76,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     checkpoint = _open_gguf(path) if path.is_file() else _open_directory(path)
     try:
         check_names(checkpoint.targets, checkpoint.files, checkpoint.ignored)
-        with torch.device("meta"):
+        with shapes_only():
             parameters = dict(Decoder(checkpoint.config).named_parameters())
         check_shapes(checkpoint.targets, parameters, checkpoint.files)
     except BaseException:
@@ -99,9 +100,9 @@ def load_decoder(
     """
     checkpoint = open_checkpoint(path)
     try:
-        with torch.device("meta"):
+        with shapes_only():
             decoder = Decoder(checkpoint.config)
-        decoder = decoder.to(dtype or checkpoint.dtype or torch.float32).to_empty(device=device).eval()
+        materialise(decoder.eval(), device=device, dtype=dtype or checkpoint.dtype or torch.float32)
         parameters = dict(decoder.named_parameters())
         for name, target in checkpoint.targets.items():
             fill(target, parameters, checkpoint.files[name], name)

@@ -42,11 +42,10 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _rules(config: DecoderConfig) -> tuple[Rule, ...]:
-    import torch
-
     from ..decoder import Decoder
+    from ..meta import shapes_only
 
-    with torch.device("meta"):
+    with shapes_only():
         names = [name for name, _ in Decoder(config).named_parameters()]
     return tuple(Rule(name, (name,)) for name in names)
 
