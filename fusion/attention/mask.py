@@ -1,0 +1,74 @@
+"""Which keys a query sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...encoders.errors import InvalidInputError
+
+__all__ = ["MaskSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskSpec:
+    """A mask as a rule over positions; all parts must hold (sinks excepted).
+
+    Attributes:
+        causal: a query sees no later key.
+        window: a query sees the last `window` positions, itself included; None for all.
+        sinks: the first `sinks` positions stay visible from outside the window (StreamingLLM, Xiao et al., 2023).
+        chunk: a query sees only its own chunk of `chunk` positions (Llama 4's local layers); None for all.
+
+    Seven positions, queries downwards::
+
+        causal      window=3    window=3, sinks=1   chunk=3
+        x......     x......     x......             x......
+        xx.....     xx.....     xx.....             xx.....
+        xxx....     xxx....     xxx....             xxx....
+        xxxx...     .xxx...     xxxx...             ...x...
+        xxxxx..     ..xxx..     x.xxx..             ...xx..
+        xxxxxx.     ...xxx.     x..xxx.             ...xxx.
+        xxxxxxx     ....xxx     x...xxx             ......x
+
+    Raises:
+        InvalidInputError: a size that is not positive, or a window, sinks or chunk in a mask that is not causal.
+    """
+
+    causal: bool = True
+    window: int | None = None
+    sinks: int = 0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"window": self.window, "chunk": self.chunk}
+        wrong = [f"{name} = {size}" for name, size in sizes.items() if size is not None and size < 1]
+        if self.sinks < 0:
+            wrong.append(f"sinks = {self.sinks}")
+        if wrong:
+            raise InvalidInputError("A mask's sizes are positive.", given=", ".join(wrong))
+        if not self.causal and (self.window or self.sinks or self.chunk):
+            raise InvalidInputError("Window, sinks and chunk are parts of a causal mask.", given=self)
+
+    def dense(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """True where the query at [T] sees the key at [S]: bool [T, S]."""
+        queries, keys = query_positions[:, None], key_positions
+        if not self.causal:
+            return torch.ones(queries.shape[0], keys.shape[0], dtype=torch.bool, device=keys.device)
+        seen = keys <= queries
+        if self.window is not None:
+            seen = seen & ((queries - keys < self.window) | (keys < self.sinks))
+        if self.chunk is not None:
+            seen = seen & (queries // self.chunk == keys // self.chunk)
+        return seen
+
+    def first_key(self, query: int) -> int:
+        """The earliest position, sinks apart, that the query at position `query` sees."""
+        first = 0
+        if self.causal and self.window is not None:
+            first = max(first, query - self.window + 1)
+        if self.causal and self.chunk is not None:
+            first = max(first, query - query % self.chunk)
+        return first
