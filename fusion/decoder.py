@@ -283,7 +283,9 @@ class Decoder(nn.Module):
         start, length = min(starts), hidden.shape[1]
         if positions is None and start != max(starts):
             positions = torch.tensor(starts, device=hidden.device)[:, None]
-        stop = (max(starts) + length) if cache is not None or positions is None else int(positions.max()) + 1
+        given = cache is None and positions is not None
+        lengths = (positions.amax(1) + 1).tolist() if given else [held + length for held in starts]
+        stop = max(lengths)
         if self.model.embed_positions is not None:
             hidden = hidden + self._learned(start, length, stop, positions)
         rotary = {}
@@ -291,7 +293,7 @@ class Decoder(nn.Module):
             if positions is None:
                 rotary[id(table)] = table.slice(start, stop, hidden)
             else:
-                rotary[id(table)] = table.at(positions, stop, hidden)
+                rotary[id(table)] = table.at(positions, lengths, hidden)
         return _Step(cache, rotary, self._visible(cache, length, hidden.device)), hidden
 
     def _learned(self, start: int, length: int, stop: int, positions: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ Legend: B batch, T positions, H heads, d head size, r rotated dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from .config import Rope, RopeScaling
 __all__ = ["RotaryTable", "apply_rope", "attention_factor", "inverse_frequencies"]
 
 _BLOCK = 512  # positions by which a table grows
+_MOST_TABLES = 8  # a dynamic base makes one a length
 
 
 def inverse_frequencies(rope: Rope, *, length: int = 0, context_length: int = 0) -> Tensor:
@@ -123,7 +125,7 @@ class RotaryTable:
     def __init__(self, rope: Rope, context_length: int) -> None:
         self.rope = rope
         self.context_length = context_length
-        self._tables: dict[tuple[torch.device, torch.dtype], tuple[int, Tensor, Tensor]] = {}
+        self._tables: dict[tuple[torch.device, torch.dtype, int], tuple[Tensor, Tensor]] = {}
 
     def regime(self, length: int) -> int:
         """Names the set of frequencies in force when `length` positions are in use; equal numbers, equal frequencies."""
@@ -139,19 +141,23 @@ class RotaryTable:
         cos, sin = self._table(stop, like)
         return cos[None, start:stop, None], sin[None, start:stop, None]
 
-    def at(self, positions: Tensor, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [B, T, 1, r] of `positions` [B, T], all below `length`."""
-        cos, sin = self._table(length, like)
+    def at(self, positions: Tensor, lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [B, T, 1, r] of `positions` [B, T]; row b has `lengths[b]` positions in use, which set its regime."""
+        if len({self.regime(length) for length in lengths}) > 1:
+            rows = [self.at(positions[row : row + 1], lengths[row : row + 1], like) for row in range(len(lengths))]
+            return torch.cat([cos for cos, _ in rows]), torch.cat([sin for _, sin in rows])
+        cos, sin = self._table(max(lengths), like)
         return cos[positions][:, :, None], sin[positions][:, :, None]
 
     def _table(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        key = (like.device, like.dtype)
-        regime = self.regime(length)
+        key = (like.device, like.dtype, self.regime(length))
         known = self._tables.get(key)
-        if known is None or known[0] != regime or known[1].shape[0] < length:
-            known = (regime, *self._build(length, like))
+        if known is None or known[0].shape[0] < length:
+            known = self._build(length, like)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
             self._tables[key] = known
-        return known[1], known[2]
+        return known
 
     def _build(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         size = -(-length // _BLOCK) * _BLOCK

@@ -1,0 +1,122 @@
+"""The engine that runs `fusion`'s decoder through PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..encoders.errors import EngineError
+from ..fusion.cache import KeyValueCache
+from ..fusion.decoder import Decoder
+from .engine import EngineInfo, EngineState
+
+__all__ = ["TorchEngine", "TorchState"]
+
+_PREFILL_CHUNK = 2048  # tokens; bounds what a long prompt's hidden states take
+
+
+class TorchState:
+    """Caches of the rows, and the tokens they were made from."""
+
+    def __init__(self, cache: KeyValueCache, tokens: list[list[int]], regimes: list[tuple[int, ...]]) -> None:
+        self.cache, self.tokens, self.regimes = cache, tokens, regimes
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions held by each row."""
+        return tuple(self.cache.lengths)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keeps `rows` in that order; a row named twice is duplicated."""
+        self.cache.select(rows)
+        self.tokens = [list(self.tokens[row]) for row in rows]
+        self.regimes = [self.regimes[row] for row in rows]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forgets each row's positions from `lengths[row]` on."""
+        self.cache.truncate(lengths)
+        self.tokens = [tokens[:length] for tokens, length in zip(self.tokens, lengths, strict=True)]
+
+
+class TorchEngine:
+    """Runs a decoder for inference.
+
+    Args:
+        decoder: its projections are packed for speed; names and values of its weights stay.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder.eval()
+        decoder.pack()
+
+    @property
+    def info(self) -> EngineInfo:
+        """Sizes and name."""
+        config, dtype = self.decoder.config, str(self.decoder.dtype).removeprefix("torch.")
+        return EngineInfo(config.vocabulary_size, config.context_length, f"torch ({self.decoder.device.type}, {dtype})")
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[TorchState, NDArray[np.float32]]:
+        """Reads each prompt on its own and joins the rows: no padding is computed, and a row's result is its own."""
+        state, logits = self._prefill([list(prompt) for prompt in prompts])
+        return state, _array(logits)
+
+    @torch.inference_mode()
+    def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Appends one token to each row."""
+        assert isinstance(state, TorchState), "a state belongs to the engine that made it"
+        for held, token in zip(state.tokens, tokens, strict=True):
+            held.append(token)
+        if self._regimes(state.tokens) != state.regimes:
+            # Rotary frequencies change with the length (LongRoPE, dynamic NTK): what is cached was turned by others.
+            fresh, logits = self._prefill(state.tokens)
+            state.cache, state.regimes = fresh.cache, fresh.regimes
+            return _array(logits)
+        ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
+        return _array(self._forward(ids, state.cache))
+
+    @torch.inference_mode()
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The logits [T, V] after every token."""
+        ids = torch.tensor([list(tokens)], device=self.decoder.device)
+        return _array(self.decoder(ids)[0][:, None])
+
+    def _prefill(self, prompts: list[list[int]]) -> tuple[TorchState, torch.Tensor]:
+        caches, lasts = [], []
+        for prompt in prompts:
+            cache = self.decoder.new_cache()
+            last = None
+            for chunk in self._chunks(prompt):
+                last = self._forward(torch.tensor([chunk], device=self.decoder.device), cache)
+            assert last is not None, "prompts are not empty"
+            caches.append(cache)
+            lasts.append(last)
+        joined = KeyValueCache.join(self.decoder.config, caches)
+        return TorchState(joined, prompts, self._regimes(prompts)), torch.cat(lasts)
+
+    def _chunks(self, prompt: list[int]) -> list[list[int]]:
+        # A chunk must not be read under frequencies that the whole prompt will not use.
+        first, last = self._regimes([prompt[:_PREFILL_CHUNK], prompt])
+        size = _PREFILL_CHUNK if first == last else len(prompt)
+        return [prompt[first : first + size] for first in range(0, len(prompt), size)]
+
+    def _regimes(self, rows: list[list[int]]) -> list[tuple[int, ...]]:
+        return [self.decoder.frequencies_regime(len(row)) for row in rows]
+
+    def _forward(self, ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
+        try:
+            return self.decoder(ids, cache=cache, logits="last")
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EngineError(
+                "Out of memory while computing.",
+                given=f"{ids.shape[0]} rows of {max(cache.lengths) + ids.shape[1]} tokens",
+                hint="send fewer or shorter prompts at once, or load the model with dtype='bfloat16'",
+            ) from error
+
+
+def _array(logits: torch.Tensor) -> NDArray[np.float32]:
+    """[rows, 1, V] → float32 [rows, V]."""
+    return logits[:, -1].float().cpu().numpy()
