@@ -1,1 +1,72 @@
-"""placeholder"""
+"""Sensorium's public face: load a model, ask it, stream from it, read its logits.
+
+>>> from sensorium import sdk
+>>> model = sdk.load("nano")
+>>> model.ask("What is the capital of France?").text
+'The capital of France is Paris.'
+
+Importing it imports neither torch nor transformers; they are imported where a model first needs them.
+"""
+
+from ..encoders.errors import (
+    ChatTemplateError,
+    CheckpointError,
+    ContextLengthError,
+    DownloadError,
+    EngineError,
+    IntegrityError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OptionError,
+    SensoriumError,
+    TokenizerError,
+    UnknownFamilyError,
+    UnsupportedInputError,
+)
+from ..encoders.text import Tokenizer
+from .card import Card, card, card_names
+from .content import Message, Part, Text
+from .engine import Engine, EngineInfo, EngineState
+from .info import ModelInfo
+from .load import describe, load
+from .model import Answer, Model
+from .options import GenerationOptions, Options
+from .result import FinishReason, Result, Timings, TokenLogprob, Usage
+
+__all__ = [
+    "Answer",
+    "Card",
+    "ChatTemplateError",
+    "CheckpointError",
+    "ContextLengthError",
+    "DownloadError",
+    "Engine",
+    "EngineError",
+    "EngineInfo",
+    "EngineState",
+    "FinishReason",
+    "GenerationOptions",
+    "IntegrityError",
+    "InvalidInputError",
+    "Message",
+    "Model",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "Options",
+    "OptionError",
+    "Part",
+    "Result",
+    "SensoriumError",
+    "Text",
+    "Timings",
+    "TokenLogprob",
+    "Tokenizer",
+    "TokenizerError",
+    "UnknownFamilyError",
+    "UnsupportedInputError",
+    "Usage",
+    "card",
+    "card_names",
+    "describe",
+    "load",
+]

@@ -17,7 +17,7 @@ from .sampling import Sampler, log_softmax
 from .stopping import StopText
 from .text import TextTokenizer
 
-__all__ = ["Generation", "Piece", "check_prompt"]
+__all__ = ["Generation", "Piece", "check_prompt", "check_tokens"]
 
 _DEFAULT_NEW_TOKENS = 256
 
@@ -37,27 +37,46 @@ class Piece:
     token: int | None
 
 
+def check_tokens(tokens: Sequence[int], engine: Engine) -> None:
+    """Refuses tokens that the model cannot read.
+
+    Raises:
+        InvalidInputError: there are none, or ids that the model does not have.
+        ContextLengthError: more than the context holds.
+    """
+    if not len(tokens):
+        raise InvalidInputError("A prompt has no tokens.", given="an empty prompt", expected="at least one token")
+    info = engine.info
+    wrong = [token for token in (min(tokens), max(tokens)) if not 0 <= token < info.vocabulary_size]
+    if wrong:
+        expected = f"0..{info.vocabulary_size - 1}"
+        raise InvalidInputError("A token id is not in the vocabulary.", given=f"token id {wrong[0]}", expected=expected)
+    if len(tokens) > info.context_length:
+        raise ContextLengthError(
+            "The prompt is longer than the model's context.",
+            tokens=len(tokens),
+            limit=info.context_length,
+            hint="shorten the prompt, or choose a model with a longer context",
+        )
+
+
 def check_prompt(tokens: Sequence[int], engine: Engine, options: GenerationOptions) -> int:
     """How many tokens may follow a prompt.
 
     Raises:
-        InvalidInputError: the prompt is empty or holds ids that the model does not have.
-        ContextLengthError: the prompt, or the prompt and `max_new_tokens`, do not fit the context.
+        InvalidInputError, ContextLengthError: as `check_tokens`.
+        ContextLengthError: also if the prompt and `max_new_tokens` do not fit the context together.
     """
-    if not len(tokens):
-        raise InvalidInputError("A prompt has no tokens.", given="an empty prompt", expected="at least one token")
-    info, asked = engine.info, options.max_new_tokens
-    highest = max(tokens)
-    if min(tokens) < 0 or highest >= info.vocabulary_size:
-        given = f"token id {highest if highest >= info.vocabulary_size else min(tokens)}"
-        raise InvalidInputError("A token id is not in the vocabulary.", given=given, expected=f"0..{info.vocabulary_size - 1}")
-    room = info.context_length - len(tokens)
+    check_tokens(tokens, engine)
+    limit, asked = engine.info.context_length, options.max_new_tokens
+    room = limit - len(tokens)
     if room < (asked or 1):
+        fewer = f", or ask for max_new_tokens={room}" if room > 0 else ""
         raise ContextLengthError(
             f"The prompt has {len(tokens)} tokens and {asked or 'at least 1'} more were asked for.",
             tokens=len(tokens) + (asked or 1),
-            limit=info.context_length,
-            hint=f"shorten the prompt{f', or ask for max_new_tokens={room}' if room > 0 else ''}",
+            limit=limit,
+            hint=f"shorten the prompt{fewer}",
         )
     return asked or min(room, _DEFAULT_NEW_TOKENS)
 

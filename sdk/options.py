@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from ..encoders.errors import OptionError
 
-__all__ = ["GenerationOptions", "options_from"]
+__all__ = ["GenerationOptions", "Options", "options_from"]
 
 _SAMPLING = ("top_k", "top_p", "min_p", "typical_p")
 
@@ -74,6 +74,29 @@ class GenerationOptions:
     def greedy(self) -> bool:
         """Whether the likeliest token is taken each time."""
         return self.temperature == 0
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Model.ask`, `Model.stream` and `Model.batch`; see `GenerationOptions`."""
+
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    stop_tokens: int | Sequence[int] | None
+    logprobs: int | None
+    best_of: int | None
+    beams: int | None
+    length_penalty: float | None
 
 
 def options_from(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:

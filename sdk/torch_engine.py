@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import EngineError
 from ..fusion.cache import KeyValueCache
+from ..fusion.checkpoints import save_decoder
 from ..fusion.decoder import Decoder
 from .engine import EngineInfo, EngineState
 
@@ -46,10 +49,12 @@ class TorchEngine:
 
     Args:
         decoder: its projections are packed for speed; names and values of its weights stay.
+        raw_config: the config.json that it came with, kept when it is saved.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, raw_config: Mapping[str, Any] | None = None) -> None:
         self.decoder = decoder.eval()
+        self._raw_config = raw_config
         decoder.pack()
 
     @property
@@ -83,6 +88,10 @@ class TorchEngine:
         """The logits [T, V] after every token."""
         ids = torch.tensor([list(tokens)], device=self.decoder.device)
         return _array(self.decoder(ids)[0][:, None])
+
+    def save(self, directory: Path) -> None:
+        """Writes the decoder as a Hugging Face directory."""
+        save_decoder(self.decoder, directory, raw_config=self._raw_config)
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .gguf_names import gguf_config, gguf_rules
 from .gguf_tensors import GGUFTensors
 from .tensors import TensorFile
 
-__all__ = ["Checkpoint", "load_decoder", "open_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "load_decoder", "open_checkpoint"]
 
 _OPTIONAL_PREFIXES = ("transformer.", "model.")
 
@@ -39,6 +40,7 @@ class Checkpoint:
         files: the file that holds each tensor, by the tensor's name.
         targets: where each tensor goes.
         ignored: endings of names of tensors that carry no weights.
+        metadata: a GGUF file's, None for directories.
     """
 
     path: Path
@@ -47,17 +49,27 @@ class Checkpoint:
     files: dict[str, TensorFile]
     targets: dict[str, Target]
     ignored: tuple[str, ...]
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """The element type of the largest part of the weights, e.g. ``bfloat16`` or ``Q4_1``."""
+        sizes: dict[str, int] = {}
+        for name in self.targets:
+            kind = self.files[name].dtype(name)
+            sizes[kind] = sizes.get(kind, 0) + prod(self.files[name].shapes[name])
+        return max(sizes, key=lambda kind: sizes[kind])
 
     @property
     def dtype(self) -> torch.dtype | None:
         """The dtype of the largest part of the weights, or None if they are quantized."""
-        sizes: dict[str, int] = {}
-        for name, file in self.files.items():
-            kind = file.dtype(name)
-            sizes[kind] = sizes.get(kind, 0) + torch.Size(file.shapes[name]).numel()
-        kind = max(sizes, key=lambda kind: sizes[kind])
         known = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
-        return known.get(f"torch.{kind}")
+        return known.get(f"torch.{self.stored_as}")
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are; a tied head counts once."""
+        return sum(prod(self.files[name].shapes[name]) for name in self.targets)
 
     def close(self) -> None:
         """Closes every file."""
@@ -100,14 +112,21 @@ def load_decoder(
     """
     checkpoint = open_checkpoint(path)
     try:
-        with shapes_only():
-            decoder = Decoder(checkpoint.config)
-        materialise(decoder.eval(), device=device, dtype=dtype or checkpoint.dtype or torch.float32)
-        parameters = dict(decoder.named_parameters())
-        for name, target in checkpoint.targets.items():
-            fill(target, parameters, checkpoint.files[name], name)
+        return load_checkpoint(checkpoint, device=device, dtype=dtype)
     finally:
         checkpoint.close()
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Decoder:
+    """Loads an opened checkpoint, which stays open; the arguments are those of `load_decoder`."""
+    with shapes_only():
+        decoder = Decoder(checkpoint.config)
+    materialise(decoder.eval(), device=device, dtype=dtype or checkpoint.dtype or torch.float32)
+    parameters = dict(decoder.named_parameters())
+    for name, target in checkpoint.targets.items():
+        fill(target, parameters, checkpoint.files[name], name)
     return decoder
 
 
@@ -140,4 +159,4 @@ def _open_gguf(path: Path) -> Checkpoint:
         file.close()
         raise
     ignored = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
-    return Checkpoint(path, config, raw, {name: file for name in file.shapes}, targets, ignored)
+    return Checkpoint(path, config, raw, dict.fromkeys(file.shapes, file), targets, ignored, file.metadata)

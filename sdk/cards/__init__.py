@@ -1,1 +1,3 @@
-"""placeholder"""
+"""Cards of the models that have a name."""
+
+__all__: list[str] = []

@@ -1,0 +1,75 @@
+"""What a model is, worked out from its files without loading its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..fusion.checkpoints import Checkpoint
+
+__all__ = ["ModelInfo", "model_info"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model's size and shape.
+
+    Attributes:
+        name: what the user called it.
+        family: name of its architecture's family.
+        parameters: how many weights it has; a tied head counts once.
+        stored_as: element type in the file, e.g. ``Q4_1`` or ``bfloat16``.
+        dtype: element type that it is loaded in here.
+        weight_bytes: what its weights take when loaded.
+        cache_bytes_per_token: what each token of a conversation adds to the key/value cache, for layers without a
+            window.
+        context_length: tokens that prompt and answer may have together.
+        vocabulary_size, layers, hidden_size, heads, kv_heads: its shape.
+        path: where its files are.
+    """
+
+    name: str
+    family: str
+    parameters: int
+    stored_as: str
+    dtype: str
+    weight_bytes: int
+    cache_bytes_per_token: int
+    context_length: int
+    vocabulary_size: int
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    path: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def model_info(checkpoint: Checkpoint, *, dtype: str, name: str) -> ModelInfo:
+    """Facts about an opened checkpoint that would be loaded in `dtype`."""
+    import torch
+
+    config = checkpoint.config
+    size = getattr(torch, dtype).itemsize
+    parameters = checkpoint.parameters
+    return ModelInfo(
+        name=name,
+        family=config.family,
+        parameters=parameters,
+        stored_as=checkpoint.stored_as,
+        dtype=dtype,
+        weight_bytes=parameters * size,
+        cache_bytes_per_token=2 * config.kv_heads * config.head_size * size * config.layer_attention.count("full"),
+        context_length=config.context_length,
+        vocabulary_size=config.vocabulary_size,
+        layers=config.layers,
+        hidden_size=config.hidden_size,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        path=str(checkpoint.path),
+    )

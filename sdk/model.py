@@ -1,0 +1,169 @@
+"""A loaded model: ask it, stream from it, read its logits, save it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Unpack, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..encoders.errors import InvalidInputError, OptionError, UnsupportedInputError
+from ..encoders.text import Tokenizer
+from .beam import beam_search
+from .content import Part, as_messages, joined
+from .engine import Engine
+from .generation import Generation, check_tokens
+from .options import GenerationOptions, Options, options_from
+from .result import Result
+
+__all__ = ["Answer", "Model", "SavesWeights"]
+
+
+@runtime_checkable
+class SavesWeights(Protocol):
+    """An engine that can write its weights back as a checkpoint."""
+
+    def save(self, directory: Path) -> None:
+        """Writes config.json and weights."""
+        ...
+
+
+class Answer:
+    """An answer on its way: iterate for pieces of text as they become certain; then `result` holds all of it."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._pieces = (piece.text for piece in generation if piece.text)
+        self._result: Result | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def result(self) -> Result:
+        """The whole answer; what is left of it is generated first."""
+        if self._result is None:
+            for _ in self._pieces:
+                pass
+            (self._result,) = self._generation.finished()
+        return self._result
+
+
+class Model:
+    """A language model with its tokenizer, ready to answer.
+
+    Args:
+        engine: runs the decoder.
+        tokenizer: its own.
+        name: for people.
+        defaults: the model's generation_config.json; a caller's options go before it.
+    """
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, *, name: str, defaults: Mapping[str, Any] | None = None
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.name = name
+        self.defaults = dict(defaults or {})
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.engine.info.name})"
+
+    def ask(self, *parts: Part, system: str | None = None, raw: bool = False, **options: Unpack[Options]) -> Result:
+        """Answers a prompt.
+
+        Args:
+            parts: texts and files (paths) in order; or one list of messages
+                (``[{"role": "user", "content": "…"}]``).
+            system: a system message, for models that take one.
+            raw: continue the text as it stands, without the chat template. Models without a template always do.
+            options: see `GenerationOptions`; what is not given comes from the model's generation_config.json.
+
+        Raises:
+            OptionError: an option that is unknown, out of range or contradicts another.
+            InvalidInputError: an empty or malformed prompt.
+            ContextLengthError: it does not fit the model's context; nothing is truncated.
+            EngineError: the engine failed.
+        """
+        chosen = self._options(options)
+        prompt = self.encode(*parts, system=system, raw=raw)
+        if chosen.beams > 1:
+            return beam_search(self.engine, self.tokenizer, prompt, chosen)
+        (result,) = Generation(self.engine, self.tokenizer, [prompt], chosen).results()
+        return result
+
+    def stream(self, *parts: Part, system: str | None = None, raw: bool = False, **options: Unpack[Options]) -> Answer:
+        """As `ask`, in pieces of text that never split a character.
+
+        Raises:
+            OptionError: also for best_of and beams, whose answer is known only at the end.
+        """
+        chosen = self._options(options)
+        for name in ("best_of", "beams"):
+            if getattr(chosen, name) > 1:
+                raise OptionError(f"With {name} there is nothing to stream before the end.", hint="use ask")
+        prompt = self.encode(*parts, system=system, raw=raw)
+        return Answer(Generation(self.engine, self.tokenizer, [prompt], chosen))
+
+    def batch(
+        self, prompts: Sequence[Part], *, system: str | None = None, raw: bool = False, **options: Unpack[Options]
+    ) -> list[Result]:
+        """Answers several prompts together; each result is the one that `ask` gives.
+
+        Args:
+            prompts: each a text, a path or a list of messages.
+            system, raw, options: as for `ask`.
+
+        Raises:
+            InvalidInputError: also if `prompts` is a single text.
+        """
+        if isinstance(prompts, str):
+            raise InvalidInputError("A batch is a list of prompts.", given="one text", hint="use ask, or [text]")
+        chosen = self._options(options)
+        encoded = [self.encode(prompt, system=system, raw=raw) for prompt in prompts]
+        if chosen.beams > 1:
+            return [beam_search(self.engine, self.tokenizer, prompt, chosen) for prompt in encoded]
+        return Generation(self.engine, self.tokenizer, encoded, chosen).results() if encoded else []
+
+    def encode(self, *parts: Part, system: str | None = None, raw: bool = False) -> list[int]:
+        """The token ids that `ask` would read; ``len()`` of it counts them. The arguments are those of `ask`."""
+        if raw or not self.tokenizer.has_chat_template:
+            if system is not None:
+                raise InvalidInputError("A system message needs a chat template.", hint="leave out system, or raw")
+            return self.tokenizer.encode(joined(parts))
+        return self.tokenizer.encode_chat(as_messages(parts, system))
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """The logits [T, vocabulary] after each of T tokens.
+
+        Raises:
+            InvalidInputError: no tokens, or ids that the model does not have.
+            ContextLengthError: more than its context holds.
+        """
+        check_tokens(token_ids, self.engine)
+        return self.engine.logits(token_ids)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes a Hugging Face directory: weights, configuration, tokenizer and generation defaults.
+
+        Raises:
+            UnsupportedInputError: the engine holds no weights that could be written.
+        """
+        if not isinstance(self.engine, SavesWeights):
+            raise UnsupportedInputError("This engine cannot write weights.", given=self.engine.info.name)
+        directory = Path(directory)
+        self.engine.save(directory)
+        self.tokenizer.save(directory)
+        defaults = {"eos_token_id": sorted(self.tokenizer.stop_ids)} | self.defaults
+        text = json.dumps(defaults, indent=2, sort_keys=True)
+        (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+
+    def _options(self, given: Mapping[str, Any]) -> GenerationOptions:
+        return options_from(given, self.defaults)
