@@ -1,1 +1,3 @@
-"""Encoders: pixels, samples, frames and text to features and tokens. The lowest layer."""
+"""Encoders: text, image, audio and video to features. This layer imports no other."""
+
+__all__: list[str] = []

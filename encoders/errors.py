@@ -33,9 +33,7 @@ class SensoriumError(Exception):
         hint: the way out.
     """
 
-    def __init__(
-        self, problem: str, *, given: object = None, expected: object = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, problem: str, *, given: object = None, expected: object = None, hint: str | None = None) -> None:
         self.problem = problem
         self.given = given
         self.expected = expected

@@ -1,38 +1,45 @@
 """Chat templates, rendered in jinja2's immutable sandbox with bounds on memory and time.
 
-The environment is the one that `transformers` gives to templates, so that a template means the same here. A template
-comes with a model, from a stranger: the sandbox keeps it from attributes and methods that reach the system, and the
-bounds keep it from ``'a' * 10**9`` and endless loops, which the sandbox alone would let pass.
+The environment is the one that `transformers` gives to templates, so that a template means the same here. What it may
+do is bounded in `template_bounds.py`.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.sandbox
+import jinja2.utils
+import jinja2.visitor
 
 from ..errors import ChatTemplateError, InvalidInputError
+from .template_bounds import (
+    LARGEST_VALUE,
+    WIDEST,
+    Fault,
+    check_call,
+    check_operands,
+    check_replace,
+    current_meter,
+    joined,
+    metered,
+)
 
 __all__ = ["ChatTemplate"]
 
 _LONGEST_SOURCE = 1 << 20  # characters
-_LONGEST_OUTPUT = 1 << 26  # characters
-_LARGEST_VALUE = 1 << 24  # elements of a text or list that an operator may make
-_LONGEST_TIME = 5.0  # seconds
-_WIDENING = ("ljust", "rjust", "center", "zfill", "expandtabs")
 _SHOWN = 300
-
-
-class _Fault(Exception):
-    """Raised inside a template to end it."""
+_REFUSED_FILTERS = ("pprint", "urlize", "wordwrap", "xmlattr")
+_NARROW_FILTERS = ("batch", "center", "indent", "round", "slice")
+_MADE = "__made__"
 
 
 class _Generation(jinja2.ext.Extension):
@@ -41,76 +48,82 @@ class _Generation(jinja2.ext.Extension):
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Any) -> Any:
-        """The block's body."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        """The block's body, in a scope of its own."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body).set_lineno(line)
+
+
+class _Watched(jinja2.visitor.NodeTransformer):
+    """Lets every turn of a loop, every literal, every slice and every piece of output be seen by the meter."""
+
+    def _wrapped(self, node: jinja2.nodes.Node, parts: list[Any]) -> jinja2.nodes.Call:
+        name = jinja2.nodes.Name(_MADE, "load").set_lineno(node.lineno)
+        return jinja2.nodes.Call(name, parts, [], None, None).set_lineno(node.lineno)
+
+    def _body(self, node: Any) -> Any:
+        self.generic_visit(node)
+        tick = self._wrapped(node, [jinja2.nodes.Const(None)])
+        node.body.insert(0, jinja2.nodes.ExprStmt(tick).set_lineno(node.lineno))
+        return node
+
+    def _literal(self, node: Any) -> Any:
+        self.generic_visit(node)
+        # A tuple is also what `for a, b in` assigns to.
+        return node if getattr(node, "ctx", "load") != "load" else self._wrapped(node, [node])
+
+    visit_For = visit_Macro = visit_CallBlock = _body
+    visit_List = visit_Tuple = visit_Dict = _literal
+
+    def visit_Concat(self, node: Any) -> Any:
+        """``a ~ b``, which is no operator to the sandbox."""
+        self.generic_visit(node)
+        return self._wrapped(node, node.nodes)
+
+    def visit_Getitem(self, node: Any) -> Any:
+        """A slice is a copy."""
+        self.generic_visit(node)
+        return self._wrapped(node, [node]) if isinstance(node.arg, jinja2.nodes.Slice) else node
+
+    def visit_Compare(self, node: Any) -> Any:
+        """Comparing takes time."""
+        self.generic_visit(node)
+        node.expr = self._wrapped(node, [node.expr])
+        return node
+
+    def visit_TemplateData(self, node: Any) -> Any:
+        """Text of the template itself, which a loop may write often."""
+        return jinja2.nodes.Const(node.data).set_lineno(node.lineno)
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox with bounded operators, calls and loops."""
+    """The sandbox with bounded operators, calls, filters and loops."""
 
     intercepted_binops = frozenset(["*", "**", "%", "+"])
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
-        """Adds a look at the clock to every loop and macro, also to those that print nothing."""
-        tree = super()._parse(source, name, filename)
-        for node in tree.find_all((jinja2.nodes.For, jinja2.nodes.Macro)):
-            tick = jinja2.nodes.Call(jinja2.nodes.Name("__tick__", "load"), [], [], None, None)
-            node.body.insert(0, jinja2.nodes.ExprStmt(tick).set_lineno(node.lineno))
-        return tree
+        return _Watched().visit(super()._parse(source, name, filename))
 
-    def call_binop(self, context: Any, operator_: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, refused where its result would be huge."""
-        _check_operands(operator_, left, right)
-        return super().call_binop(context, operator_, left, right)
+        meter = current_meter()
+        meter.tick()
+        check_operands(meter, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        return result if isinstance(result, str) else meter.made(result)
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """A call, refused where it would pad or repeat without bound."""
-        _check_time(context)
-        name = getattr(obj, "__name__", "")
-        numbers = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]
-        if name in _WIDENING and any(number > _LARGEST_VALUE for number in numbers):
-            raise _Fault(f"{name} to more than {_LARGEST_VALUE} characters")
-        if name in ("format", "format_map"):
-            raise _Fault("str.format, whose widths are unbounded")
-        if name == "replace" and len(args) > 1 and isinstance(getattr(obj, "__self__", None), str):
-            _check_size((obj.__self__.count(args[0]) + 1) * len(str(args[1])) if args[0] else len(str(args[1])) ** 2)
-        if name == "join" and isinstance(getattr(obj, "__self__", None), str) and args and hasattr(args[0], "__len__"):
-            _check_size(len(args[0]) * len(obj.__self__))
-        return super().call(context, obj, *args, **kwargs)
+        """A call, refused where its result would be huge."""
+        meter = current_meter()
+        args = check_call(meter, obj, args, kwargs)
+        return meter.made(super().call(context, obj, *args, **kwargs))
 
 
-def _check_operands(operator_: str, left: Any, right: Any) -> None:
-    if operator_ == "**":
-        small = all(isinstance(side, int | float) and abs(side) <= 1024 for side in (left, right))
-        if not small:
-            raise _Fault("a power of large numbers")
-    if operator_ == "%" and isinstance(left, str):
-        raise _Fault("the % operator on text, whose widths are unbounded")
-    if operator_ == "*":
-        numbers = [side for side in (left, right) if isinstance(side, int)]
-        lengths = [len(side) for side in (left, right) if hasattr(side, "__len__")]
-        if numbers and lengths:
-            _check_size(max(numbers[0], 0) * lengths[0])
-        if len(numbers) == 2 and max(map(int.bit_length, numbers)) > 64:
-            raise _Fault("a product of huge numbers")
-    if operator_ == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
-        _check_size(len(left) + len(right))
+class _Namespace(jinja2.utils.Namespace):
+    """``namespace()``, which does not print what it holds: it may hold itself."""
 
-
-def _check_size(size: int) -> None:
-    if size > _LARGEST_VALUE:
-        raise _Fault(f"a value of more than {_LARGEST_VALUE} elements")
-
-
-def _tick() -> None:
-    """Called in every turn of every loop; `_Environment.call` looks at the clock before it."""
-
-
-def _check_time(context: Any) -> None:
-    deadline = context.get("__deadline__")
-    if deadline is not None and time.monotonic() > deadline:
-        raise _Fault(f"more than {_LONGEST_TIME:g} seconds")
+    def __repr__(self) -> str:
+        return "<Namespace>"
 
 
 class ChatTemplate:
@@ -145,26 +158,29 @@ class ChatTemplate:
             raise InvalidInputError("A chat has no messages.", given="an empty list", expected="at least one message")
         known = {"tools": None, "documents": None, **values}
         known |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
-        deadline = time.monotonic() + _LONGEST_TIME
-        parts: list[str] = []
-        size = 0
         try:
-            for part in self._template.generate(**known, __deadline__=deadline):
-                parts.append(part)
-                size += len(part)
-                if size > _LONGEST_OUTPUT:
-                    raise _Fault(f"more than {_LONGEST_OUTPUT} characters of output")
-                if time.monotonic() > deadline:
-                    raise _Fault(f"more than {_LONGEST_TIME:g} seconds")
+            with metered():
+                return self._rendered(known)
         except _Refused as refusal:
             raise ChatTemplateError("The chat template refuses these messages.", given=str(refusal)) from refusal
-        except _Fault as fault:
+        except Fault as fault:
             raise ChatTemplateError(
-                "The chat template asks for more than it may.", given=str(fault), hint="the template comes with the model; do you trust it?"
+                "The chat template asks for more than it may.",
+                given=str(fault),
+                hint="the template comes with the model; do you trust it?",
             ) from fault
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError, AttributeError) as error:
+        except Exception as error:  # a template can raise whatever Python's operators do
             given = f"{type(error).__name__}: {error}"[:_SHOWN]
             raise ChatTemplateError("The chat template failed.", given=given) from error
+
+    def _rendered(self, known: Mapping[str, Any]) -> str:
+        parts: list[str] = []
+        size = 0
+        for part in self._template.generate(known):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_VALUE:
+                raise Fault(f"more than {LARGEST_VALUE} characters of output")
         return "".join(parts)
 
 
@@ -176,20 +192,49 @@ def _refuse(message: object) -> NoReturn:
     raise _Refused(str(message)[:_SHOWN])
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+@jinja2.pass_context
+def _finalized(_context: object, value: Any) -> Any:
+    """Every piece of output, also in macros and blocks that collect it."""
+    meter = current_meter()
+    meter.tick()
+    meter.measure(value)
+    text = str(value)
+    meter.charge(len(text))
+    return text
+
+
+def _made(*parts: Any) -> Any:
+    """One value as it is, measured by the call; several as one text."""
+    if len(parts) == 1:
+        return parts[0]
+    meter = current_meter()
+    meter.charge(sum(map(meter.measure, parts)))
+    return "".join(map(str, parts))
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """`transformers`' form: nothing is escaped for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=min(indent, 64) if indent else indent, **options)
+    if isinstance(indent, int) and indent > WIDEST:
+        raise Fault(f"JSON indented by more than {WIDEST} columns")
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    meter, parts = current_meter(), []
+    for part in encoder.iterencode(value):
+        meter.tick()
+        meter.charge(len(part))
+        parts.append(part)
+    return "".join(parts)
 
 
 def _strftime_now(form: str) -> str:
+    if len(form) > _SHOWN or re.search(r"%[^a-zA-Z%]*\d", form):
+        raise Fault("a date of unbounded width")
     return datetime.now().strftime(form)
-
-
-def _bounded_range(*bounds: int) -> range:
-    numbers = range(*bounds)
-    if len(numbers) > jinja2.sandbox.MAX_RANGE:
-        raise _Fault(f"a range of more than {jinja2.sandbox.MAX_RANGE} numbers")
-    return numbers
 
 
 @lru_cache(maxsize=32)
@@ -197,35 +242,78 @@ def _compiled(source: str) -> jinja2.Template:
     if len(source) > _LONGEST_SOURCE:
         given = f"{len(source)} characters"
         raise ChatTemplateError("The chat template is too long.", given=given, expected=f"at most {_LONGEST_SOURCE}")
-    extensions = [_Generation, jinja2.ext.loopcontrols]
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _tojson
-    for name in ("format", "xmlattr", "wordwrap"):
-        environment.filters[name] = _refusing(name)
-    for name in ("center", "indent"):
-        environment.filters[name] = _narrow(name, environment.filters[name])
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _strftime_now, "range": _bounded_range}
-    environment.globals["__tick__"] = _tick
-    environment.globals.pop("lipsum", None)
     try:
-        return environment.from_string(source)
-    except (jinja2.TemplateError, RecursionError, SyntaxError) as error:
+        return _environment().from_string(source)
+    except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
         raise ChatTemplateError("The chat template cannot be compiled.", given=str(error)[:_SHOWN]) from error
 
 
-def _narrow(name: str, plain: Any) -> Any:
-    """A filter that pads, refused where it would pad by much."""
+def _environment() -> _Environment:
+    # Not optimized: nothing of the template is run before it is rendered, under the meter.
+    environment = _Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,
+        finalize=_finalized,
+        extensions=[_Generation, jinja2.ext.loopcontrols],
+    )
+    filters = {**environment.filters, "tojson": _tojson, "join": _join, "replace": _replace, "sum": _sum}
+    environment.filters = {name: _bounded(name, plain) for name, plain in filters.items()}
+    environment.tests = {name: _ticking(plain) for name, plain in environment.tests.items()}
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _strftime_now, "namespace": _Namespace}
+    environment.globals[_MADE] = _made
+    environment.globals.pop("lipsum", None)
+    return environment
 
-    def bounded(value: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(number, int) and abs(number) > 1024 for number in (*args, *kwargs.values())):
-            raise _Fault(f"the filter {name} by more than 1024 characters")
-        return plain(value, *args, **kwargs)
+
+def _ticking(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(plain)
+    def ticking(*args: Any, **kwargs: Any) -> Any:
+        current_meter().tick()
+        return plain(*args, **kwargs)
+
+    return ticking
+
+
+def _bounded(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose arguments and result are measured."""
+
+    @wraps(plain)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        meter, values = current_meter(), (*args, *kwargs.values())
+        if name in _REFUSED_FILTERS:
+            raise Fault(f"the filter {name}")
+        if name in _NARROW_FILTERS and any(isinstance(value, int) and abs(value) > WIDEST for value in values):
+            raise Fault(f"the filter {name} by more than {WIDEST}")
+        if name == "format":
+            check_operands(meter, "%", str(args[0]), [*args[1:], *kwargs.values()])
+        for value in values:
+            meter.measure(value)
+        meter.tick()
+        return meter.made(plain(*args, **kwargs))
 
     return bounded
 
 
-def _refusing(name: str) -> Any:
-    def refused(*args: Any, **kwargs: Any) -> Any:
-        raise _Fault(f"the filter {name}")
+@jinja2.pass_eval_context
+def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> str:
+    """jinja2's filter with the size of its result checked first."""
+    return _PLAIN["join"](context, joined(current_meter(), d, value), d, attribute)
 
-    return refused
+
+@jinja2.pass_eval_context
+def _replace(context: Any, s: Any, old: str, new: str, count: int | None = None) -> str:
+    """jinja2's filter with the size of its result checked first."""
+    check_replace(current_meter(), str(s), old, new)
+    return _PLAIN["replace"](context, s, old, new, count)
+
+
+@jinja2.pass_environment
+def _sum(environment: Any, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """jinja2's filter, of numbers alone: lists would be copied over and over."""
+    if not isinstance(start, int | float):
+        raise Fault("a sum that does not begin with a number")
+    return _PLAIN["sum"](environment, iterable, attribute, start)
+
+
+_PLAIN: Mapping[str, Callable[..., Any]] = jinja2.Environment().filters

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import InvalidInputError, UnsupportedInputError
 
-__all__ = ["plain_messages", "replaced", "texts_in"]
-
-Value = TypeVar("Value")
+__all__ = ["plain_messages", "texts_in"]
 
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -32,7 +30,9 @@ def _plain(number: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if content is None or isinstance(content, str):
         return dict(message)
     if not isinstance(content, Sequence):
-        raise InvalidInputError(f"Message {number} has no text.", given=type(content).__name__, expected="a text or parts")
+        raise InvalidInputError(
+            f"Message {number} has no text.", given=type(content).__name__, expected="a text or parts"
+        )
     return {**message, "content": "".join(_part(number, part) for part in content)}
 
 
@@ -43,21 +43,10 @@ def _part(number: int, part: Any) -> str:
         return part["text"]
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     raise UnsupportedInputError(
-        f"Message {number} has a part that this model cannot read.", given=kind, expected='{"type": "text", "text": "…"}'
+        f"Message {number} has a part that this model cannot read.",
+        given=kind,
+        expected='{"type": "text", "text": "…"}',
     )
-
-
-def replaced(value: Value, pairs: Mapping[str, str]) -> Value:
-    """`value` with every text in it rewritten by `pairs`, names of roles and fields excepted."""
-    if isinstance(value, str):
-        for old, new in pairs.items():
-            value = value.replace(old, new)  # type: ignore[assignment]
-        return value
-    if isinstance(value, Mapping):
-        return {name: item if name == "role" else replaced(item, pairs) for name, item in value.items()}  # type: ignore[return-value]
-    if isinstance(value, Sequence):
-        return [replaced(item, pairs) for item in value]  # type: ignore[return-value]
-    return value
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -8,52 +8,59 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 
-__all__ = ["ByteStream", "WindowStream"]
+__all__ = ["ByteStream", "WholeStream"]
 
 
 class ByteStream:
-    """For byte-level vocabularies: each token is bytes, and a character is let out when its last byte has come.
+    """Each token is bytes, and a character is let out when its last byte has come; constant work for each byte.
 
     Args:
-        token_bytes: bytes of a token.
+        token_bytes: bytes of a token; it is told whether the token is the first of the text.
+        strips_space: drop one space in front of the whole text, which SentencePiece's encoder put there.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, token_bytes: Callable[[int, bool], bytes | None], *, strips_space: bool = False) -> None:
         self._token_bytes = token_bytes
+        self._strips_space = strips_space
+        self._is_first = True
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The characters that `token` completes."""
-        return self._decoder.decode(self._token_bytes(token))
+        """The characters that `token` completes; nothing for tokens that are skipped."""
+        data = self._token_bytes(token, self._is_first)
+        if data is None:
+            return ""
+        self._is_first = False
+        return self._stripped(self._decoder.decode(data))
 
     def finish(self) -> str:
         """U+FFFD for bytes that never became a character, or nothing."""
-        return self._decoder.decode(b"", final=True)
+        return self._stripped(self._decoder.decode(b"", final=True))
+
+    def _stripped(self, text: str) -> str:
+        if not self._strips_space or not text:
+            return text
+        self._strips_space = False
+        return text.removeprefix(" ")
 
 
-class WindowStream:
-    """For other vocabularies: decodes a few tokens again with each new one, since a token's text depends on its place.
+class WholeStream:
+    """For decoders whose text depends on what follows (WordPiece, word suffixes): all of it comes at the end.
 
     Args:
         decode: text of tokens.
-        is_open: whether what a token means depends on the next one (a single byte of a character).
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], is_open: Callable[[int], bool]) -> None:
-        self._decode, self._is_open = decode, is_open
-        self._seen: list[int] = []  # tokens whose text is out already, as context for the next
-        self._held: list[int] = []
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
 
     def push(self, token: int) -> str:
-        """The text that `token` makes certain."""
-        self._held.append(token)
-        return "" if self._is_open(token) else self.finish()
+        """Nothing yet."""
+        self._tokens.append(token)
+        return ""
 
     def finish(self) -> str:
-        """What was held back."""
-        before, after = self._decode(self._seen), self._decode(self._seen + self._held)
-        # The last token with text is context enough; tokens without text say nothing about the next one's place.
-        if after != before:
-            self._seen = self._seen[-1:] + self._held if len(self._held) == 1 else self._held
-        self._held = []
-        return after[len(before) :]
+        """The whole text."""
+        tokens, self._tokens = self._tokens, []
+        return self._decode(tokens) if tokens else ""

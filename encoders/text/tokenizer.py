@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from ..errors import ChatTemplateError, TokenizerError
+from ..errors import ChatTemplateError, InvalidInputError, TokenizerError
 from .chat_template import ChatTemplate
 from .gguf_tokenizer import tokenizer_from_gguf
-from .messages import plain_messages, replaced, texts_in
-from .stream import ByteStream, WindowStream
+from .gguf_vocabulary import GGUFVocabulary, plain_metadata
+from .literal import LiteralTokenizer
+from .messages import plain_messages, texts_in
+from .stream import ByteStream, WholeStream
+from .token_bytes import DecoderKind, TokenBytes
 from .tokenizer_files import TokenizerFiles, read_files, write_files
 
 __all__ = ["SpecialTokens", "Tokenizer"]
 
 # Tokens with which chat models end their turn, whether or not their configuration says so.
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>")
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>\Z")
+_ROLES = ("bos", "eos", "pad", "unk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,63 +38,65 @@ class SpecialTokens:
 
 
 class Tokenizer:
-    """A fast tokenizer with what a language model needs around it.
+    """A fast tokenizer with what a language model needs around it. Safe to use from several threads.
 
     Args:
-        backend: of the `tokenizers` package.
+        backend: of the `tokenizers` package; it belongs to the new tokenizer from now on.
         special: tokens with a role.
         chat_template: jinja2, or None for models that do not chat.
+        tool_template: jinja2 for conversations with tools, where the model has one of its own.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, *, special: SpecialTokens | None = None, chat_template: str | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        special: SpecialTokens | None = None,
+        chat_template: str | None = None,
+        tool_template: str | None = None,
     ) -> None:
         self.special = special or SpecialTokens()
         self.chat_template = chat_template
+        self._tool_template = tool_template
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._lock = threading.Lock()
         added = backend.get_added_tokens_decoder()
         self._special_ids = {number for number, token in added.items() if token.special}
-        self._special_texts = sorted((added[number].content for number in self._special_ids), key=len, reverse=True)
-        self._added = {number: token.content for number, token in added.items()}
+        self._bytes = TokenBytes(backend)
+        self._literal = LiteralTokenizer(backend)
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Tokenizer:
         """The tokenizer of a Hugging Face directory.
 
         Raises:
-            TokenizerError: there is no tokenizer.json, or it is damaged.
+            TokenizerError: there is no tokenizer.json, or a file is damaged.
         """
         files = read_files(Path(directory))
-        special = SpecialTokens(**{name: files.special.get(name) for name in ("bos", "eos", "pad", "unk")})
-        return cls._with_stops(files.backend, special, files.stop_ids, files.chat_template)
+        special = _special(files.backend, [files.special.get(role) for role in _ROLES], files.stop_ids)
+        template, tools = files.chat_template, files.tool_template
+        return cls(files.backend, special=special, chat_template=template, tool_template=tools)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer that a GGUF file's metadata describe.
 
+        Args:
+            metadata: the file's keys and values as Python's types or numpy arrays.
+
         Raises:
             TokenizerError: none there, of an unknown kind, or damaged.
         """
         backend = tokenizer_from_gguf(metadata)
-        names = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-        ids = {ours: metadata.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in names.items()}
-        texts = {name: backend.id_to_token(number) if isinstance(number, int) else None for name, number in ids.items()}
-        ends = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-        template = metadata.get("tokenizer.chat_template")
-        stops = frozenset(number for number in ends if isinstance(number, int))
-        return cls._with_stops(backend, SpecialTokens(**texts), stops, template if isinstance(template, str) else None)
-
-    @classmethod
-    def _with_stops(
-        cls, backend: tokenizers.Tokenizer, special: SpecialTokens, stops: frozenset[int], template: str | None
-    ) -> Tokenizer:
-        added = {token.content: number for number, token in backend.get_added_tokens_decoder().items() if token.special}
-        ends = {added[text] for text in (*_TURN_ENDS, special.eos) if text in added}
-        known = SpecialTokens(special.bos, special.eos, special.pad, special.unk, stops | ends)
-        return cls(backend, special=known, chat_template=template)
+        words = GGUFVocabulary(plain_metadata(metadata))
+        ids = [words.role(name) for name in ("bos", "eos", "padding", "unknown")]
+        texts = [None if number is None else backend.id_to_token(number) for number in ids]
+        ends = [words.role(name) for name in ("eos", "eot", "eom")]
+        special = _special(backend, texts, (number for number in ends if number is not None))
+        templates = [metadata.get("tokenizer.chat_template" + suffix) for suffix in ("", ".tool_use")]
+        usual, tools = (template if isinstance(template, str) else None for template in templates)
+        return cls(backend, special=special, chat_template=usual, tool_template=tools)
 
     @property
     def vocabulary_size(self) -> int:
@@ -119,6 +119,11 @@ class Tokenizer:
         return self.token_id(self.special.eos)
 
     @property
+    def pad_id(self) -> int | None:
+        """The token that fills up shorter rows, or None."""
+        return self.token_id(self.special.pad)
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return self.chat_template is not None
@@ -134,12 +139,14 @@ class Tokenizer:
             text: any text; nothing is truncated.
             add_special: add the tokens that the model wants around every text (``<s>``).
             parse_special: texts such as ``<|im_end|>`` become control tokens; False for text from strangers.
+
+        Raises:
+            InvalidInputError: it is no text, or has half a character in it (a lone surrogate).
         """
-        if parse_special or not self._mentions_special(text):
+        _check_text(text)
+        if parse_special or not self._literal.mentions(text):
             return self._backend.encode(text, add_special_tokens=add_special).ids
-        with self._lock:  # the switch is the tokenizer's, not the call's
-            self._literal.encode_special_tokens = True
-            return self._literal.encode(text, add_special_tokens=add_special).ids
+        return self._literal.encode(text, add_special=add_special)
 
     def encode_chat(
         self,
@@ -162,18 +169,19 @@ class Tokenizer:
             InvalidInputError: no messages, or not ones.
         """
         messages = plain_messages(messages)
-        if not any(self._mentions_special(text) for text in texts_in([messages, tools])):
+        for text in texts_in([messages, tools]):
+            _check_text(text)
+        if not any(self._literal.mentions(text) for text in texts_in([messages, tools])):
             rendered = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
             return self._backend.encode(rendered, add_special_tokens=False).ids
-        marks = self._marks
-        hidden = {text: f"{marks.nonce}{number}\ue001" for number, text in enumerate(self._special_texts)}
-        messages, tools = replaced(messages, hidden), replaced(tools, hidden)
-        rendered = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
-        for text in self._special_texts:
-            rendered = rendered.replace(text, marks.texts[text])
-        for text, mark in hidden.items():
-            rendered = rendered.replace(mark, text)
-        return [marks.ids.get(number, number) for number in marks.backend.encode(rendered, add_special_tokens=False).ids]
+        for number, message in enumerate(messages):
+            if self._literal.mentions(message["role"]):
+                raise InvalidInputError(
+                    f"The role of message {number} has a control token in it.", given=message["role"]
+                )
+        hidden = self._literal.hide(messages), self._literal.hide(tools)
+        rendered = self.render_chat(hidden[0], add_generation_prompt=add_generation_prompt, tools=hidden[1])
+        return self._literal.encode_hidden(rendered)
 
     def render_chat(
         self,
@@ -182,94 +190,84 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
-        """The conversation as text; the arguments are those of `encode_chat`."""
-        if self.chat_template is None:
+        """The conversation as text; the arguments and errors are those of `encode_chat`."""
+        source = self.chat_template if tools is None or self._tool_template is None else self._tool_template
+        if source is None:
             raise ChatTemplateError("This model has no chat template.", hint="give it plain text to continue: raw=True")
-        names = {"bos_token": self.special.bos, "eos_token": self.special.eos}
-        names |= {"pad_token": self.special.pad, "unk_token": self.special.unk}
+        names = {f"{role}_token": getattr(self.special, role) for role in _ROLES}
         known = {name: text for name, text in names.items() if text is not None}
-        template = ChatTemplate(self.chat_template)
-        return template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools, **known)
+        messages = plain_messages(messages)
+        return ChatTemplate(source).render(messages, add_generation_prompt=add_generation_prompt, tools=tools, **known)
 
-    def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of token ids; bytes that are no character become U+FFFD."""
-        return self._backend.decode(list(tokens), skip_special_tokens=skip_special)
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """Text of token ids; bytes that are no character become U+FFFD, ids without a token have no text.
 
-    def streamer(self, *, skip_special: bool = True) -> ByteStream | WindowStream:
-        """Decodes one answer token by token: `push` each token, then `finish`."""
-        if self._is_byte_level:
-            return ByteStream(lambda token: b"" if skip_special and token in self._special_ids else self.token_bytes(token))
+        Args:
+            ids: not negative.
+            skip_special: leave control tokens out.
 
-        def is_open(token: int) -> bool:
-            return _BYTE_TOKEN.match(self._backend.id_to_token(token) or "") is not None
+        Raises:
+            InvalidInputError: an id that can be none.
+        """
+        if self._bytes.kind is DecoderKind.OTHER:
+            return self._backend.decode([_checked(token) for token in ids], skip_special_tokens=skip_special)
+        stream = self.streamer(skip_special=skip_special)
+        return "".join([*map(stream.push, ids), stream.finish()])
 
-        return WindowStream(lambda tokens: self.decode(tokens, skip_special=skip_special), is_open)
+    def streamer(self, *, skip_special: bool = True) -> ByteStream | WholeStream:
+        """Decodes one answer token by token: `push` each token, then `finish`; joined, it is what `decode` gives."""
+        if self._bytes.kind is DecoderKind.OTHER:
+            return WholeStream(lambda tokens: self.decode(tokens, skip_special=skip_special))
+        hidden = self._special_ids if skip_special else frozenset[int]()
 
-    def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for; a special token's are its text.
+        def token_bytes(token: int, is_first: bool) -> bytes | None:
+            return None if token in hidden else self._bytes.of(_checked(token), is_first=is_first)
+
+        return ByteStream(token_bytes, strips_space=self._bytes.strips_space)
+
+    def token_bytes(self, token: int, *, skip_special: bool = True) -> bytes:
+        """The bytes that a token stands for, in the middle of a text; they need not be whole characters.
+
+        Args:
+            token: its id.
+            skip_special: no bytes for control tokens; False gives their text.
 
         Raises:
             TokenizerError: there is no such token.
         """
-        text = self._backend.id_to_token(token)
-        if text is None:
+        data = self._bytes.of(_checked(token))
+        if data is None:
             raise TokenizerError("No such token.", given=token, expected=f"0..{self.vocabulary_size - 1}")
-        if self._is_byte_level:
-            # As the byte-level decoder does: what is not written in its alphabet stands for itself.
-            known = [_BYTES.get(character) for character in text]
-            return bytes(known) if None not in known else text.encode()  # type: ignore[arg-type]
-        if token in self._added:
-            return text.encode()
-        return bytes([int(text[3:5], 16)]) if _BYTE_TOKEN.match(text) else text.replace("▁", " ").encode()
+        return b"" if skip_special and token in self._special_ids else data
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
-        special = {name: getattr(self.special, name) for name in ("bos", "eos", "pad", "unk")}
-        write_files(Path(directory), TokenizerFiles(self._backend, special, self.special.stop_ids, self.chat_template))
-
-    def _mentions_special(self, text: str) -> bool:
-        return any(special in text for special in self._special_texts)
-
-    @cached_property
-    def _is_byte_level(self) -> bool:
-        return '"ByteLevel"' in json.dumps(json.loads(self._backend.to_str()).get("decoder"))
-
-    @cached_property
-    def _literal(self) -> tokenizers.Tokenizer:
-        """A copy that reads control tokens as plain text."""
-        return tokenizers.Tokenizer.from_str(self._backend.to_str())
-
-    @cached_property
-    def _marks(self) -> _Marks:
-        return _Marks(self._backend, self._special_texts)
+        special = {role: getattr(self.special, role) for role in _ROLES}
+        templates = self.chat_template, self._tool_template
+        write_files(Path(directory), TokenizerFiles(self._backend, special, self.special.stop_ids, *templates))
 
 
-class _Marks:
-    """A copy of a tokenizer that knows its control tokens under secret names, so that no text can spell them.
-
-    Attributes:
-        nonce: begins every secret name.
-        texts: a control token's text → its secret name.
-        ids: the secret name's id → the control token's.
-    """
-
-    def __init__(self, backend: tokenizers.Tokenizer, special_texts: Sequence[str]) -> None:
-        self.nonce = f"\ue000{secrets.token_hex(8)}:"
-        self.texts = {text: f"{self.nonce}s{number}\ue001" for number, text in enumerate(special_texts)}
-        data = json.loads(backend.to_str())
-        for token in data["added_tokens"]:
-            token["content"] = self.texts.get(token["content"], token["content"])
-        data["post_processor"] = None  # it would look for the control tokens by name
-        self.backend = tokenizers.Tokenizer.from_str(json.dumps(data))
-        pairs = [(self.backend.token_to_id(name), backend.token_to_id(text)) for text, name in self.texts.items()]
-        self.ids = {ours: theirs for ours, theirs in pairs if ours is not None and theirs is not None}
+def _special(backend: tokenizers.Tokenizer, texts: Sequence[str | None], stops: Iterable[int]) -> SpecialTokens:
+    """Tokens with a role, and all that end an answer."""
+    bos, eos, pad, unk = texts
+    added = {token.content: number for number, token in backend.get_added_tokens_decoder().items() if token.special}
+    ends = {added[text] for text in _TURN_ENDS if text in added}
+    own = None if eos is None else backend.token_to_id(eos)
+    return SpecialTokens(bos, eos, pad, unk, frozenset({*stops, *ends, *([] if own is None else [own])}))
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: each byte as a printable character."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+def _checked(token: int) -> int:
+    if not 0 <= token < 1 << 32:
+        raise InvalidInputError("Not the id of a token.", given=token, expected="0 or more")
+    return int(token)
 
 
-_BYTES = _byte_alphabet()
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidInputError("Only text can be encoded.", given=type(text).__name__, expected="str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        given = f"{text[error.start]!r} at {error.start}"
+        hint = "decode bytes with errors='replace'"
+        raise InvalidInputError("A text has half a character in it.", given=given, hint=hint) from error

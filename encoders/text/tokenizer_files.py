@@ -15,6 +15,8 @@ from ..errors import TokenizerError
 __all__ = ["TokenizerFiles", "read_files", "write_files"]
 
 _LARGEST_TOKENIZER, _LARGEST_CONFIG = 1 << 28, 1 << 26  # bytes
+_MOST_TOKENS = 1 << 20
+_MOST_FILES = 64
 _ROLES = ("bos", "eos", "pad", "unk")
 
 
@@ -27,12 +29,14 @@ class TokenizerFiles:
         special: texts of ``bos``, ``eos``, ``pad`` and ``unk``, None where the model has none.
         stop_ids: tokens that end an answer.
         chat_template: jinja2, or None.
+        tool_template: jinja2 for conversations with tools where they have their own, or None.
     """
 
     backend: tokenizers.Tokenizer
     special: Mapping[str, str | None]
     stop_ids: frozenset[int]
     chat_template: str | None
+    tool_template: str | None = None
 
 
 def read_files(directory: Path) -> TokenizerFiles:
@@ -51,17 +55,49 @@ def read_files(directory: Path) -> TokenizerFiles:
             hint="load it with transformers' AutoTokenizer and save it again: that writes tokenizer.json",
         )
     if path.stat().st_size > _LARGEST_TOKENIZER:
-        raise TokenizerError(f"{path} is too large.", given=path.stat().st_size, expected=f"at most {_LARGEST_TOKENIZER}")
+        raise TokenizerError(
+            f"{path} is too large.", given=path.stat().st_size, expected=f"at most {_LARGEST_TOKENIZER}"
+        )
+    backend = _backend(path)
+    config = _json(directory / "tokenizer_config.json")
+    named = _json(directory / "special_tokens_map.json") | config
+    special = {role: _text(named.get(f"{role}_token")) for role in _ROLES}
+    _add_tokens(backend, config, special)
+    templates = _templates(directory, config)
+    return TokenizerFiles(
+        backend, special, _stops(directory), templates.get("default"), tool_template=templates.get("tool_use")
+    )
+
+
+def _backend(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except BaseException as error:  # a panic in Rust is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise TokenizerError(f"{path} is damaged.", given=str(error)[:300]) from error
-    config = _json(directory / "tokenizer_config.json")
-    named = _json(directory / "special_tokens_map.json") | config
-    special = {role: _text(named.get(f"{role}_token")) for role in _ROLES}
-    return TokenizerFiles(backend, special, _stops(directory), _template(directory, config))
+    size = backend.get_vocab_size(with_added_tokens=True)
+    if size > _MOST_TOKENS:
+        raise TokenizerError(f"{path} has too many tokens.", given=size, expected=f"at most {_MOST_TOKENS}")
+    return backend
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str | None]) -> None:
+    """Adds what the configuration declares and tokenizer.json does not, as `transformers` does."""
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    found = config.get("added_tokens_decoder")
+    declared = found.items() if isinstance(found, dict) else ()
+    for number, token in sorted(
+        ((int(key), value) for key, value in declared if key.isdecimal()), key=lambda at: at[0]
+    ):
+        text = _text(token)
+        if text and text not in added and backend.token_to_id(text) in (number, None):
+            flags = {name: bool(token.get(name)) for name in ("lstrip", "rstrip", "single_word", "special")}
+            entry = tokenizers.AddedToken(text, normalized=bool(token.get("normalized", False)), **flags)
+            backend.add_special_tokens([entry]) if flags["special"] else backend.add_tokens([entry])
+            added.add(text)
+    known = [text for text in special.values() if text and text not in added and backend.token_to_id(text) is not None]
+    backend.add_special_tokens([tokenizers.AddedToken(text, normalized=False, special=True) for text in known])
 
 
 def write_files(directory: Path, files: TokenizerFiles) -> None:
@@ -70,7 +106,10 @@ def write_files(directory: Path, files: TokenizerFiles) -> None:
     files.backend.save(str(directory / "tokenizer.json"))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": text for role, text in files.special.items() if text is not None}
-    if files.chat_template is not None:
+    if files.tool_template is not None:
+        named = {"default": files.chat_template, "tool_use": files.tool_template}
+        config["chat_template"] = [{"name": name, "template": text} for name, text in named.items() if text is not None]
+    elif files.chat_template is not None:
         config["chat_template"] = files.chat_template
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True)
     (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
@@ -80,10 +119,8 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        found = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} is damaged.", given=str(error)) from error
     if not isinstance(found, dict):
         raise TokenizerError(f"{path} is damaged.", given=type(found).__name__, expected="a JSON object")
@@ -100,18 +137,30 @@ def _stops(directory: Path) -> frozenset[int]:
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         ends = _json(directory / name).get("eos_token_id")
-        found |= {number for number in (ends if isinstance(ends, list) else [ends]) if isinstance(number, int)}
+        found |= {number for number in (ends if isinstance(ends, list) else [ends]) if type(number) is int}
     return frozenset(found)
 
 
-def _template(directory: Path, config: Mapping[str, Any]) -> str | None:
+def _templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Chat templates by name; the usual one is ``default``."""
     path = directory / "chat_template.jinja"
-    if path.is_file():
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise TokenizerError(f"{path} is too large.", given=path.stat().st_size)
-        return path.read_text(encoding="utf-8")
     found = _json(directory / "chat_template.json").get("chat_template") or config.get("chat_template")
     if isinstance(found, list):  # several, each with a name
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
+    else:
+        named = {"default": found}
+    templates = {str(name): text for name, text in named.items() if isinstance(text, str)}
+    others = {
+        file.stem: file for file in sorted((directory / "additional_chat_templates").glob("*.jinja"))[:_MOST_FILES]
+    }
+    files = others | ({"default": path} if path.is_file() else {})
+    return templates | {name: _read_text(file) for name, file in files.items()}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        return path.read_text(encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise TokenizerError(f"{path} is damaged.", given=str(error)) from error
