@@ -1,1 +1,3 @@
-"""Fusion: the shared decoder, its attention, caches and checkpoints. Needs torch."""
+"""The shared decoder, its attention, caches and checkpoints. Needs torch."""
+
+__all__: list[str] = []

@@ -13,6 +13,7 @@ Rows may have different lengths. Legend: B rows, Hkv key/value heads, T new posi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -82,6 +83,15 @@ class LayerCache:
             buffer_values[rows, :, where] = values[:, :, 0]
         seen = max(self.visible(length + 1) for length in lengths)
         return buffer_keys[:, :, :seen], buffer_values[:, :, :seen]
+
+    def row(self, row: int, length: int) -> tuple[Tensor, Tensor, int]:
+        """What the newest of `length` positions of one row sees, as `extend` returns it; for biases of position."""
+        keys, values = self._buffers()
+        first = length - self.visible(length)
+        if self.window is None:
+            return keys[row : row + 1, :, :length], values[row : row + 1, :, :length], first
+        slots = torch.arange(first, length, device=keys.device) % self.window
+        return keys[row : row + 1, :, slots], values[row : row + 1, :, slots], first
 
     def select(self, rows: Tensor) -> None:
         """Keeps `rows`, in that order."""
@@ -167,6 +177,15 @@ class KeyValueCache:
             if layer.keys is not None:
                 layer.select(torch.tensor(rows, device=layer.keys.device))
         self.lengths = [self.lengths[row] for row in rows]
+
+    def copy(self) -> KeyValueCache:
+        """Another cache with the same content."""
+        twin = copy.copy(self)
+        twin.lengths, twin.layers = list(self.lengths), [copy.copy(layer) for layer in self.layers]
+        for layer in twin.layers:
+            if layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+        return twin
 
     def can_truncate(self, lengths: Sequence[int]) -> bool:
         """Whether `truncate` can go back so far: a layer that keeps only a window may have overwritten the past."""

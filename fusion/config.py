@@ -6,14 +6,20 @@ nothing else.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..encoders.errors import CheckpointError
 
 __all__ = ["DecoderConfig", "LayerAttention", "MixtureOfExperts", "Rope", "RopeScaling"]
 
 LayerAttention = Literal["full", "sliding", "chunked"]
+
+# No model is larger; a hostile file may claim anything, and shapes are built before its weights are looked at.
+_MOST = 1 << 24
+_MOST_LAYERS = 4096  # also experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +154,16 @@ class DecoderConfig:
     experts: MixtureOfExperts | None = None
 
     def __post_init__(self) -> None:
-        if not self.layer_attention:
-            object.__setattr__(self, "layer_attention", ("full",) * self.layers)
-        for problem in _problems(self):
-            raise CheckpointError(f"The configuration of this {self.family} model contradicts itself.", given=problem)
+        problems = _type_problems(self) or _size_problems(self) + _number_problems(self)
+        if not problems:
+            if not self.layer_attention:
+                object.__setattr__(self, "layer_attention", ("full",) * self.layers)
+            problems = _problems(self)
+        if problems:
+            raise CheckpointError(
+                f"config.json: the configuration of this {self.family} model contradicts itself.",
+                given="; ".join(problems),
+            )
 
     @property
     def scale(self) -> float:
@@ -171,23 +183,107 @@ class DecoderConfig:
         return self.rope
 
 
-def _problems(config: DecoderConfig) -> list[str]:
-    """What is impossible about a configuration, in words; empty if nothing is."""
+def _parts(config: DecoderConfig) -> dict[str, object]:
+    """The configuration and what is nested in it, by a prefix for the names of its fields."""
+    parts = {"": config, "rope ": config.rope, "sliding rope ": config.sliding_rope, "experts ": config.experts}
+    parts |= {f"{name}scaling ": part.scaling for name, part in parts.items() if isinstance(part, Rope)}
+    return {prefix: part for prefix, part in parts.items() if part is not None}
+
+
+def _type_problems(config: DecoderConfig) -> list[str]:
+    """Fields of another type than they are declared with: what a stranger's config.json may hold."""
+    return [
+        f"{prefix}{name} = {ascii(getattr(part, name))[:80]}"
+        for prefix, part in _parts(config).items()
+        for name, hint in get_type_hints(type(part)).items()
+        if not _fits(getattr(part, name), hint)
+    ]
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin is UnionType:
+        return any(_fits(value, choice) for choice in inner)
+    if origin in (tuple, frozenset):
+        return isinstance(value, origin) and all(_fits(item, inner[0]) for item in value)
+    return type(value) in (int, float) if hint is float else type(value) is hint
+
+
+def _size_problems(config: DecoderConfig) -> list[str]:
+    """Sizes that are no numbers that a model can have; checked before anything is as long as they say."""
     sizes = ("vocabulary_size", "hidden_size", "layers", "heads", "kv_heads", "head_size", "mlp_size", "context_length")
-    found = [f"{name} = {value}" for name in sizes if (value := getattr(config, name)) < 1]
-    if found:
-        return found
+    values = {name: getattr(config, name) for name in sizes}
+    limits = {"layers": _MOST_LAYERS}
+    if config.window is not None:
+        values["window"] = config.window
+    if config.experts is not None:
+        values |= {"experts": config.experts.experts, "active experts": config.experts.active}
+        limits["experts"] = _MOST_LAYERS
+    found = [
+        f"{name} = {str(value)[:80]}, expected 1..{limits.get(name, _MOST)}"
+        for name, value in values.items()
+        if not 1 <= value <= limits.get(name, _MOST)
+    ]
+    if not found and config.heads * config.head_size > _MOST:
+        found.append(f"{config.heads} heads of {config.head_size}, expected at most {_MOST} in all")
+    return found
+
+
+def _number_problems(config: DecoderConfig) -> list[str]:
+    """Numbers that are not finite, or not of the sign that their place needs."""
+    numbers = {
+        f"{prefix}{name}": getattr(part, name)
+        for prefix, part in _parts(config).items()
+        for name in get_type_hints(type(part))
+    }
+    positive = ("theta", "factor", "softcap", "attention_scale")
+    return [
+        f"{name} = {value}"
+        for name, value in numbers.items()
+        if isinstance(value, (int, float)) and (not _finite(value) or (name.endswith(positive) and value <= 0))
+    ]
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def _problems(config: DecoderConfig) -> list[str]:
+    """What does not fit together in a configuration, in words; empty if nothing is."""
+    found = []
     if config.heads % config.kv_heads:
         found.append(f"{config.heads} heads cannot share {config.kv_heads} key/value heads evenly")
     if len(config.layer_attention) != config.layers:
         found.append(f"{len(config.layer_attention)} attention kinds for {config.layers} layers")
-    if set(config.layer_attention) != {"full"} and not (config.window and config.window > 0):
-        found.append(f"a {sorted(set(config.layer_attention))} attention pattern with window = {config.window}")
+    if set(config.layer_attention) != {"full"} and config.window is None:
+        found.append(f"a {sorted(set(config.layer_attention))} attention pattern without a window")
     if config.positions == "rope" and config.rope is None:
         found.append("rotary positions without a rope")
-    for rope in (config.rope, config.sliding_rope):
-        if rope and (rope.dimensions % 2 or not 0 < rope.dimensions <= config.head_size):
-            found.append(f"{rope.dimensions} rotary dimensions in heads of {config.head_size}")
-    if config.experts and not 0 < config.experts.active <= config.experts.experts:
+    if config.experts and config.experts.active > config.experts.experts:
         found.append(f"{config.experts.active} active experts of {config.experts.experts}")
+    for rope in (config.rope, config.sliding_rope):
+        found += _rope_problems(rope, config.head_size) if rope else []
+    return found
+
+
+def _rope_problems(rope: Rope, head_size: int) -> list[str]:
+    found, scaling = [], rope.scaling
+    if rope.dimensions % 2 or not 0 < rope.dimensions <= head_size:
+        found.append(f"{rope.dimensions} rotary dimensions in heads of {head_size}")
+    if scaling is None:
+        return found
+    if scaling.kind in ("yarn", "llama3", "longrope") and scaling.original_length < 2:
+        found.append(f"{scaling.kind} scaling of {scaling.original_length} original positions")
+    if scaling.kind in ("ntk", "dynamic") and rope.dimensions <= 2:
+        found.append(f"{scaling.kind} scaling of {rope.dimensions} rotary dimensions")
+    if scaling.kind == "llama3" and scaling.low_frequency_factor == scaling.high_frequency_factor:
+        found.append("llama3 scaling between equal frequency factors")
+    counts = [len(scaling.short_factors), len(scaling.long_factors)]
+    if scaling.kind == "longrope" and counts != [rope.dimensions // 2] * 2:
+        found.append(f"longrope factors {counts} for {rope.dimensions // 2} frequencies")
     return found

@@ -114,12 +114,11 @@ class SelfAttention(nn.Module):
         if bias is None:
             return decode_attention(query, keys, values, visible=step.visible[self.kind], **options)
         # A bias depends on each row's own positions, so rows of different lengths go one by one.
-        rows = [slice(row, row + 1) for row in range(cache.rows)]
-        spans = [layer.visible(length + 1) for length in cache.lengths]
-        outs = [
-            attention(query[row], keys[row, :, :span], values[row, :, :span], self.mask, bias=bias, **options)
-            for row, span in zip(rows, spans, strict=True)
-        ]
+        outs = []
+        for row, length in enumerate(cache.lengths):
+            keys, values, start = layer.row(row, length + 1)
+            one = query[row : row + 1]
+            outs.append(attention(one, keys, values, self.mask, key_start=start, bias=bias, **options))
         return torch.cat(outs)
 
 
@@ -138,9 +137,7 @@ class Block(nn.Module):
             self.pre_feedforward_layernorm = Norm(config)
             self.post_feedforward_layernorm = Norm(config)
 
-    def forward(
-        self, x: Tensor, step: _Step, table: RotaryTable | None, shared_bias: BucketedBias | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, step: _Step, table: RotaryTable | None, shared_bias: BucketedBias | None) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of `SelfAttention`."""
         if self.parallel:
             normed = self.input_layernorm(x)
@@ -202,6 +199,7 @@ class Decoder(nn.Module):
     def pack(self) -> None:
         """Lays projections that share an input side by side in memory, for faster inference; results do not change."""
         for block in self.model.layers:
+            assert isinstance(block, Block), "layers are blocks"
             block.self_attn.pack()
             if isinstance(block.mlp, MLP):
                 block.mlp.pack()
@@ -253,7 +251,9 @@ class Decoder(nn.Module):
 
     def _input(self, tokens: Tensor | None, embeddings: Tensor | None) -> Tensor:
         if (tokens is None) == (embeddings is None):
-            raise InvalidInputError("A forward pass takes tokens or embeddings.", given="both" if tokens is not None else "neither")
+            raise InvalidInputError(
+                "A forward pass takes tokens or embeddings.", given="both" if tokens is not None else "neither"
+            )
         return self.embed(tokens) if tokens is not None else embeddings  # type: ignore[return-value]
 
     def _check(self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None) -> None:
@@ -275,16 +275,13 @@ class Decoder(nn.Module):
                 hint="prefill each row alone and join the caches with KeyValueCache.join",
             )
 
-    def _prepare(
-        self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None
-    ) -> tuple[_Step, Tensor]:
+    def _prepare(self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None) -> tuple[_Step, Tensor]:
         """Positions, rotary tables and visible slots, looked up once for all layers."""
         starts = cache.lengths if cache is not None else [0]
         start, length = min(starts), hidden.shape[1]
         if positions is None and start != max(starts):
             positions = torch.tensor(starts, device=hidden.device)[:, None]
-        given = cache is None and positions is not None
-        lengths = (positions.amax(1) + 1).tolist() if given else [held + length for held in starts]
+        lengths = [held + length for held in starts] if positions is None or cache else (positions.amax(1) + 1).tolist()
         stop = max(lengths)
         if self.model.embed_positions is not None:
             hidden = hidden + self._learned(start, length, stop, positions)

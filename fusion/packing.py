@@ -26,7 +26,7 @@ class PackedLinears:
     @torch.no_grad()
     def pack(self, *layers: nn.Linear) -> None:
         """Lays the weights of `layers` one after another in memory."""
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
         if not all(type(layer) is nn.Linear for layer in layers) or len(biases) not in (0, len(layers)):
             return
         self._sizes = [layer.out_features for layer in layers]

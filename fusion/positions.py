@@ -16,7 +16,7 @@ __all__ = ["BucketedBias", "RelativeBias"]
 
 
 class BucketedBias(nn.Module):
-    """T5's relative bias (Raffel et al., 2020), shared by all layers: one learned number for each distance bucket and head.
+    """T5's relative bias (Raffel et al., 2020), shared by all layers: a number for each distance bucket and head.
 
     Half of the buckets hold one distance each, the others grow with the logarithm of the distance.
     """

@@ -72,7 +72,7 @@ def _yarn_scale(factor: float, mscale: float) -> float:
 
 
 def _yarn(rope: Rope, scaling: RopeScaling) -> Tensor:
-    """Interpolates slow pairs, leaves fast pairs as they are, and blends those between (Peng et al., 2023, NTK-by-parts)."""
+    """Interpolates slow pairs, keeps fast ones, and blends those between (NTK-by-parts; Peng et al., 2023)."""
     size = rope.dimensions
 
     def pair_of(rotations: float) -> float:
@@ -128,7 +128,7 @@ class RotaryTable:
         self._tables: dict[tuple[torch.device, torch.dtype, int], tuple[Tensor, Tensor]] = {}
 
     def regime(self, length: int) -> int:
-        """Names the set of frequencies in force when `length` positions are in use; equal numbers, equal frequencies."""
+        """Names the frequencies in force when `length` positions are in use; equal numbers, equal frequencies."""
         scaling = self.rope.scaling
         if scaling is None or scaling.kind not in ("dynamic", "longrope"):
             return 0
@@ -142,7 +142,7 @@ class RotaryTable:
         return cos[None, start:stop, None], sin[None, start:stop, None]
 
     def at(self, positions: Tensor, lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [B, T, 1, r] of `positions` [B, T]; row b has `lengths[b]` positions in use, which set its regime."""
+        """cos and sin [B, T, 1, r] of `positions` [B, T]; row b has `lengths[b]` positions, which set its regime."""
         if len({self.regime(length) for length in lengths}) > 1:
             rows = [self.at(positions[row : row + 1], lengths[row : row + 1], like) for row in range(len(lengths))]
             return torch.cat([cos for cos, _ in rows]), torch.cat([sin for _, sin in rows])

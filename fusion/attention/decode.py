@@ -41,16 +41,16 @@ def decode_attention(
     """
     rows, heads, _, size = query.shape
     folded = query.reshape(rows, key.shape[1], -1, size)
-    scale = size**-0.5 if scale is None else scale
+    factor = size**-0.5 if scale is None else scale
     reduced = query.dtype in (torch.bfloat16, torch.float16)
     if softcap is None and not (reduced and key.shape[2] > _LONG):
         mask = None
         if visible is not None:
             mask = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
             mask = mask.masked_fill_(~visible, -torch.inf)[:, None, None]
-        out = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
+        out = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=factor)
     else:
-        scores = (folded @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scale
+        scores = (folded @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * factor
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
         if visible is not None:

@@ -14,6 +14,7 @@ from .tensors import TensorFile
 __all__ = ["check_names", "check_shapes", "exported", "fill", "stored_shape"]
 
 _LISTED = 5  # names in a message
+_NO_WEIGHTS = ("int", "uint", "bool", "complex", "quint", "qint")
 
 
 def check_names(targets: Mapping[str, Target], found: Mapping[str, TensorFile], ignored: tuple[str, ...]) -> None:
@@ -51,10 +52,10 @@ def stored_shape(target: Target, parameters: Mapping[str, Tensor]) -> tuple[int,
 def check_shapes(
     targets: Mapping[str, Target], parameters: Mapping[str, Tensor], found: Mapping[str, TensorFile]
 ) -> None:
-    """Every stored tensor has the shape that the configuration calls for.
+    """Every stored tensor has the shape that the configuration calls for, and holds real numbers.
 
     Raises:
-        CheckpointError: names the file, the tensor and both shapes.
+        CheckpointError: names the file, the tensor and both shapes, or its element type.
     """
     for name, target in targets.items():
         given, expected = found[name].shapes[name], stored_shape(target, parameters)
@@ -63,6 +64,14 @@ def check_shapes(
                 f"{found[name].name}: {name} has another shape than config.json calls for.",
                 given=list(given),
                 expected=list(expected),
+            )
+        kind = found[name].dtype(name)
+        if kind.startswith(_NO_WEIGHTS):
+            raise CheckpointError(
+                f"{found[name].name}: {name} holds no weights that Sensorium can read.",
+                given=kind,
+                expected="floating-point numbers",
+                hint="take the model's checkpoint in bfloat16, or a GGUF file if it is to be small",
             )
 
 

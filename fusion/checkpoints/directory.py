@@ -14,8 +14,16 @@ from .tensors import TensorFile
 __all__ = ["read_json", "tensor_files"]
 
 _LARGEST_JSON = 64 << 20  # bytes
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLES = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth")
+_LONGEST_NAME = 200  # characters
+# In the order in which transformers looks; pickles only where there is nothing better.
+_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.pt",
+    "model.pth",
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -56,16 +64,13 @@ def tensor_files(directory: Path) -> dict[str, TensorFile]:
 
 
 def _weight_paths(directory: Path) -> list[Path]:
-    for index in _INDEXES:
-        if (directory / index).is_file():
-            return _shards(directory, index)
-    for name in _SINGLES:
+    for name in _NAMES:
         if (directory / name).is_file():
-            return [directory / name]
+            return _shards(directory, name) if name.endswith(".json") else [directory / name]
     raise CheckpointError(
         f"There are no weights in {directory}.",
         given=", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "an empty directory",
-        expected=f"one of {', '.join(_SINGLES + _INDEXES)}",
+        expected=f"one of {', '.join(_NAMES)}",
     )
 
 
@@ -75,8 +80,8 @@ def _shards(directory: Path, index: str) -> list[Path]:
         raise CheckpointError(f"{index} has no weight_map of file names.", given=type(mapping).__name__)
     names = sorted(set(mapping.values()))
     for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names a file outside its directory.", given=name)
+        if Path(name).name != name or not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise CheckpointError(f"{index} names a file outside its directory.", given=ascii(name[:_LONGEST_NAME]))
         if not (directory / name).is_file():
             raise CheckpointError(f"{index} names a shard that is missing.", given=name, hint="fetch the shard again")
     return [directory / name for name in names]

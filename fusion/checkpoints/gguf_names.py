@@ -80,13 +80,17 @@ def gguf_config(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
         )
     found = {name: metadata.get(f"{architecture}.{key}") for name, key in _SIZES.items()}
     raw: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
-    raw["model_type"] = "mixtral" if raw.get("num_local_experts") and architecture == "llama" else ARCHITECTURES[architecture]
+    raw["model_type"] = (
+        "mixtral" if raw.get("num_local_experts") and architecture == "llama" else ARCHITECTURES[architecture]
+    )
     raw["vocab_size"] = _rows(shapes, "token_embd.weight")
     raw["tie_word_embeddings"] = "output.weight" not in shapes
     raw["attention_bias"] = "blk.0.attn_output.bias" in shapes
     _uniform(raw)
     _positions(raw, metadata, shapes, factors)
-    return _SPECIAL.get(architecture, lambda raw, metadata: raw)(raw, metadata)
+    raw = _SPECIAL.get(architecture, lambda raw, metadata: raw)(raw, metadata)
+    # What llama.cpp means by a missing key, where Hugging Face's classes may mean something else.
+    return {"rope_theta": 10_000.0, "num_key_value_heads": raw.get("num_attention_heads")} | raw
 
 
 def gguf_rules(config: DecoderConfig) -> tuple[Rule, ...]:
@@ -103,7 +107,9 @@ def gguf_rules(config: DecoderConfig) -> tuple[Rule, ...]:
     for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
         parts = [(part, config.heads if part == "q" else config.kv_heads) for part in "qkv"]
         if family in ("gpt2", "phi3"):
-            rules.append(Rule(_LAYER + f"attn_qkv.{kind}", tuple(f"{attention}{part}_proj.{kind}" for part, _ in parts)))
+            rules.append(
+                Rule(_LAYER + f"attn_qkv.{kind}", tuple(f"{attention}{part}_proj.{kind}" for part, _ in parts))
+            )
             continue
         for part, heads in parts:
             heads = heads if turned and part != "v" else 0
@@ -114,7 +120,9 @@ def gguf_rules(config: DecoderConfig) -> tuple[Rule, ...]:
 
 
 def _plain(theirs: str, ours: str, bias: bool) -> list[Rule]:
-    return [Rule(f"{_LAYER}{theirs}.{kind}", (f"{ours}.{kind}",)) for kind in (("weight", "bias") if bias else ("weight",))]
+    return [
+        Rule(f"{_LAYER}{theirs}.{kind}", (f"{ours}.{kind}",)) for kind in (("weight", "bias") if bias else ("weight",))
+    ]
 
 
 def _norms(config: DecoderConfig) -> list[Rule]:
@@ -193,7 +201,7 @@ def _gpt2(raw: dict[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gemma2(raw: dict[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    # GGUF does not keep the query scale; llama.cpp knows the one model (27B, 46 layers) that does not use the head size.
+    # GGUF does not keep the query scale; the one model that does not use its head size is 27B, with 46 layers.
     large = raw["num_hidden_layers"] == 46
     scalar = raw["hidden_size"] // raw["num_attention_heads"] if large else raw.get("head_dim", 256)
     return raw | {"query_pre_attn_scalar": scalar}

@@ -6,7 +6,8 @@ model plus at most one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ...encoders.errors import CheckpointError
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
@@ -97,9 +99,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def load_decoder(
-    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> Decoder:
+def load_decoder(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Decoder:
     """Loads a decoder for inference or training.
 
     Args:
@@ -133,11 +133,42 @@ def load_checkpoint(
 def _open_directory(path: Path) -> Checkpoint:
     raw = read_json(path / "config.json")
     family = family_of(raw)
-    config = family.read(raw)
-    files = tensor_files(path)
-    targets = _as_named(expand(family.rules(config), config), files)
-    ignored = family.ignored + (("lm_head.weight",) if config.tied_head else ())
-    return Checkpoint(path, config, raw, files, targets, ignored)
+    with _refusing_nonsense("config.json"):
+        config = family.read(raw)
+    checkpoint = Checkpoint(path, config, raw, tensor_files(path), {}, family.ignored)
+    try:
+        _check_count(config.layers, checkpoint.files)
+        rules = family.rules(config)
+        if config.experts and any("{expert}" in rule.theirs for rule in rules):
+            _check_count(config.layers * config.experts.experts, checkpoint.files)
+        checkpoint.targets = _as_named(expand(rules, config), checkpoint.files)
+    except BaseException:
+        checkpoint.close()
+        raise
+    if config.tied_head:
+        checkpoint.ignored += ("lm_head.weight",)
+    return checkpoint
+
+
+@contextmanager
+def _refusing_nonsense(what: str) -> Iterator[None]:
+    """Fields of the wrong type fail wherever they are used first; to the user it is one kind of error."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        problem = f"{what}: a field is missing or not what its name calls for."
+        raise CheckpointError(problem, given=f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _check_count(least: int, files: Mapping[str, TensorFile]) -> None:
+    """Every layer and expert has a tensor of its own; checked before their names are listed."""
+    if least > len(files):
+        names = ", ".join(sorted({file.name for file in files.values()})) or "an empty file"
+        raise CheckpointError(
+            f"{names}: fewer tensors than config.json has layers and experts.",
+            given=f"{len(files)} tensors",
+            expected=f"at least {least}",
+        )
 
 
 def _as_named(targets: dict[str, Target], files: Mapping[str, TensorFile]) -> dict[str, Target]:
@@ -152,8 +183,9 @@ def _as_named(targets: dict[str, Target], files: Mapping[str, TensorFile]) -> di
 def _open_gguf(path: Path) -> Checkpoint:
     file = GGUFTensors(path)
     try:
-        raw = gguf_config(file.metadata, file.shapes, file.factors)
-        config = family_of(raw).read(raw)
+        with _refusing_nonsense(path.name):
+            raw = gguf_config(file.metadata, file.shapes, file.factors)
+            config = family_of(raw).read(raw)
         targets = expand(gguf_rules(config), config)
     except BaseException:
         file.close()

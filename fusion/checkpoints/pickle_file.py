@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,14 +27,15 @@ class PickleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+            # Files from before torch 1.6 are no zip archives and cannot be mapped.
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:  # a damaged pickle raises anything
             raise CheckpointError(
                 f"{path.name} cannot be read as a checkpoint of plain tensors.",
                 given=str(error).split("\n", 1)[0],
                 hint="ask its author for safetensors; pickles that need code are never run",
             ) from error
-        if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        if not isinstance(loaded, dict) or not all(_is_weight(*item) for item in loaded.items()):
             raise CheckpointError(f"{path.name} is not a dictionary of tensors.", given=type(loaded).__name__)
         self._tensors: dict[str, Tensor] = loaded
 
@@ -59,3 +60,7 @@ class PickleFile:
     def close(self) -> None:
         """Lets go of the mapped file."""
         self._tensors = {}
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided

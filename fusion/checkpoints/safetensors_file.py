@@ -24,6 +24,7 @@ from ...encoders.errors import CheckpointError
 __all__ = ["SafetensorsFile"]
 
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+_LONGEST_NAME = 256  # characters
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -60,7 +61,10 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise CheckpointError(f"{path.name} cannot be opened.", given=error.strerror) from error
         try:
             self._entries = _read_header(path, self._descriptor)
         except BaseException:
@@ -87,7 +91,8 @@ class SafetensorsFile:
         in_place = destination.dtype == entry.dtype and destination.is_contiguous() and destination.device.type == "cpu"
         target = destination if in_place else torch.empty(entry.shape, dtype=entry.dtype)
         if target.numel():
-            self._fill(name, entry, memoryview(target.detach().view(-1).view(torch.uint8).numpy()))
+            flat: Any = target.detach().view(-1).view(torch.uint8).numpy()  # numpy declares no buffer before 3.12
+            self._fill(name, entry, memoryview(flat))
         if not in_place:
             destination.copy_(target)
 
@@ -102,7 +107,9 @@ class SafetensorsFile:
         while done < size:
             count = os.preadv(self._descriptor, [buffer[done : done + (1 << 28)]], entry.begin + done)
             if not count:
-                raise CheckpointError(f"{self.name}: the file ended within {name}.", given=done, expected=f"{size} bytes")
+                raise CheckpointError(
+                    f"{self.name}: the file ended within {name}.", given=done, expected=f"{size} bytes"
+                )
             done += count
 
 
@@ -131,8 +138,9 @@ def _read_header(path: Path, descriptor: int) -> dict[str, _Entry]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key {_short(twice)} stands twice")
     return fields
 
 
@@ -142,28 +150,43 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> _Entry:
         numbers = (*shape, begin, end)
         valid = all(type(number) is int and 0 <= number < 1 << 60 for number in numbers) and len(shape) <= 16
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name}: the entry of {name} is malformed.", given=fields) from error
+        raise CheckpointError(
+            f"{path.name}: the entry of {_short(name)} is malformed.", given=_short(fields)
+        ) from error
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise CheckpointError(f"{path.name}: no tensor has a name like this.", given=_short(name))
     if not valid or prod(shape) * dtype.itemsize != end - begin:
         raise CheckpointError(
             f"{path.name}: the entry of {name} contradicts itself.",
-            given=fields,
+            given=_short(fields),
             expected="shape x element size = length of data_offsets",
         )
     return _Entry(dtype, shape, start + begin, start + end)
 
 
+def _short(value: object) -> str:
+    """What a stranger's file says, fit for a message: of bounded length, without control characters."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+
+
 def _check_cover(path: Path, entries: dict[str, _Entry], start: int, size: int) -> None:
     """The tensors must fill the file exactly: no hole, no overlap, nothing beyond its end."""
-    position = start
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+    position, ordered = start, sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
+    beyond = next((name for name, entry in ordered if entry.end > size), None)
+    if beyond is not None:
+        raise CheckpointError(
+            f"{path.name} is truncated: it ends within or before {beyond}.",
+            given=f"{size} bytes",
+            expected=f"{ordered[-1][1].end} bytes",
+            hint="fetch the file again",
+        )
+    for name, entry in ordered:
         if entry.begin != position:
             kind = "overlaps another tensor" if entry.begin < position else "leaves a hole before it"
             raise CheckpointError(f"{path.name}: {name} {kind}.", given=entry.begin - start, expected=position - start)
         position = entry.end
     if position != size:
         raise CheckpointError(
-            f"{path.name} is {'truncated' if position > size else 'longer than its header says'}.",
-            given=f"{size} bytes",
-            expected=f"{position} bytes",
-            hint="fetch the file again",
+            f"{path.name} is longer than its header says.", given=f"{size} bytes", expected=f"{position} bytes"
         )

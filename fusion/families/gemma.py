@@ -14,6 +14,7 @@ __all__ = ["GEMMA1", "GEMMA2", "GEMMA3"]
 
 # Files on the hub leave out what equals the defaults of the class that wrote them.
 _DEFAULTS = {"tie_word_embeddings": True, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh"}
+_DEFAULTS_2 = {"query_pre_attn_scalar": 256, "sliding_window": 4096, "num_key_value_heads": 4}
 _DEFAULTS_3 = _DEFAULTS | {
     "vocab_size": 262_208,
     "num_attention_heads": 8,
@@ -37,12 +38,14 @@ def _common(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_1(raw: Mapping[str, Any]) -> DecoderConfig:
     # Gemma 1 was trained with the tanh GELU, whatever the older hidden_act says; hidden_activation overrides it.
-    raw = _DEFAULTS | dict(raw)
-    return DecoderConfig(family="gemma", **_common(raw | {"hidden_activation": raw["hidden_activation"] or "gelu_tanh"}))
+    raw = _DEFAULTS | {"num_key_value_heads": 16} | dict(raw)
+    return DecoderConfig(
+        family="gemma", **_common(raw | {"hidden_activation": raw["hidden_activation"] or "gelu_tanh"})
+    )
 
 
 def _read_2(raw: Mapping[str, Any]) -> DecoderConfig:
-    raw = _DEFAULTS | {"query_pre_attn_scalar": 256, "sliding_window": 4096} | dict(raw)
+    raw = _DEFAULTS | _DEFAULTS_2 | dict(raw)
     fields = _common(raw)
     default: tuple[LayerAttention, ...] = tuple("full" if layer % 2 else "sliding" for layer in range(fields["layers"]))
     return DecoderConfig(
@@ -57,25 +60,25 @@ def _read_2(raw: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _read_3(raw: Mapping[str, Any]) -> DecoderConfig:
-    raw = _DEFAULTS_3 | {"query_pre_attn_scalar": 256} | dict(raw)
-    fields = _common(raw)
-    every = raw.get("sliding_window_pattern") or raw.get("_sliding_window_pattern") or 6
+    full: dict[str, Any] = _DEFAULTS_3 | {"query_pre_attn_scalar": 256} | dict(raw)
+    fields = _common(full)
+    every = full.get("sliding_window_pattern") or full.get("_sliding_window_pattern") or 6
     default: tuple[LayerAttention, ...] = tuple(
         "sliding" if (layer + 1) % every else "full" for layer in range(fields["layers"])
     )
     size = fields["head_size"]
-    local = {"rope_theta": raw.get("rope_local_base_freq", 10_000.0)}
-    nested = (raw.get("rope_parameters") or {}).get("sliding_attention")
-    fields |= {"rope": rope(raw, size, "full_attention"), "sliding_rope": rope(nested or local, size)}
+    local = {"rope_theta": full.get("rope_local_base_freq", 10_000.0)}
+    nested = (full.get("rope_parameters") or {}).get("sliding_attention")
+    fields |= {"rope": rope(full, size, "full_attention"), "sliding_rope": rope(nested or local, size)}
     return DecoderConfig(
         family="gemma3",
         **fields,
-        **sliding_layers(raw, default),
+        **sliding_layers(full, default),
         norm_order="sandwich",
         qk_norm=True,
-        attention_scale=raw["query_pre_attn_scalar"] ** -0.5,
-        attention_softcap=raw.get("attn_logit_softcapping"),
-        logit_softcap=raw.get("final_logit_softcapping"),
+        attention_scale=full["query_pre_attn_scalar"] ** -0.5,
+        attention_softcap=full.get("attn_logit_softcapping"),
+        logit_softcap=full.get("final_logit_softcapping"),
     )
 
 

@@ -48,7 +48,9 @@ def _read_1(raw: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _read_2(raw: Mapping[str, Any]) -> DecoderConfig:
-    return DecoderConfig(family="gpt2", **_fields(raw), activation=activation(raw.get("activation_function", "gelu_new")))
+    return DecoderConfig(
+        family="gpt2", **_fields(raw), activation=activation(raw.get("activation_function", "gelu_new"))
+    )
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:

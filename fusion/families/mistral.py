@@ -12,8 +12,12 @@ from .rules import llama_rules
 
 __all__ = ["FAMILY"]
 
+# What a config.json that leaves a field out means by it: the defaults of the class that wrote it.
+_DEFAULTS = {"num_key_value_heads": 8, "sliding_window": 4096}
+
 
 def _read(raw: Mapping[str, Any]) -> DecoderConfig:
+    raw = _DEFAULTS | dict(raw)
     fields = base_fields(raw)
     kind = "sliding" if raw.get("sliding_window") else "full"
     return DecoderConfig(family="mistral", **fields, **sliding_layers(raw, (kind,) * fields["layers"]))

@@ -12,8 +12,12 @@ from .rules import attention_rules, body_rules
 
 __all__ = ["FAMILY"]
 
+# What a config.json that leaves a field out means by it: the defaults of the class that wrote it.
+_DEFAULTS = {"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0}
+
 
 def _read(raw: Mapping[str, Any]) -> DecoderConfig:
+    raw = _DEFAULTS | dict(raw)
     fields = base_fields(raw)
     kind = "sliding" if raw.get("sliding_window") else "full"
     return DecoderConfig(

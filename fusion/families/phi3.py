@@ -14,13 +14,14 @@ __all__ = ["FAMILY"]
 
 
 def _read(raw: Mapping[str, Any]) -> DecoderConfig:
-    fields = base_fields(raw)
+    # The default of the class that wrote it, for a config.json that leaves the field out.
+    fields = base_fields({"rms_norm_eps": 1e-5} | dict(raw))
     kind = "sliding" if raw.get("sliding_window") else "full"
     return DecoderConfig(family="phi3", **fields, **sliding_layers(raw, (kind,) * fields["layers"]))
 
 
 def _write(config: DecoderConfig) -> dict[str, Any]:
-    out = write_base(config) | {"sliding_window": config.window}
+    out: dict[str, Any] = write_base(config) | {"sliding_window": config.window}
     del out["head_dim"]
     scaling = out.get("rope_scaling")
     out["original_max_position_embeddings"] = config.context_length

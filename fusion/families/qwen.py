@@ -21,12 +21,12 @@ def _layers(raw: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _read_2(raw: Mapping[str, Any]) -> DecoderConfig:
-    fields = base_fields(raw)
+    fields = base_fields({"num_key_value_heads": 32} | dict(raw))
     return DecoderConfig(family="qwen2", **fields, **_layers(raw, fields["layers"]), qkv_bias=True)
 
 
 def _read_3(raw: Mapping[str, Any]) -> DecoderConfig:
-    fields = base_fields({"head_dim": 128} | dict(raw))
+    fields = base_fields({"head_dim": 128, "num_key_value_heads": 32} | dict(raw))
     bias = bool(raw.get("attention_bias", False))
     return DecoderConfig(
         family="qwen3", **fields, **_layers(raw, fields["layers"]), qkv_bias=bias, output_bias=bias, qk_norm=True

@@ -25,6 +25,7 @@ _SCALINGS = {"linear": "linear", "ntk": "ntk", "dynamic": "dynamic", "yarn": "ya
     "su": "longrope",
 }
 _MOST = 1 << 24  # no size in a configuration is larger; a hostile file may claim anything
+_FEWER: dict[str, int] = dict.fromkeys(("num_hidden_layers", "n_layer", "num_experts", "num_local_experts"), 4096)
 
 
 def need(raw: Mapping[str, Any], *names: str) -> int:
@@ -36,9 +37,11 @@ def need(raw: Mapping[str, Any], *names: str) -> int:
     for name in names:
         value = raw.get(name)
         if value is not None:
-            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST:
+            most = _FEWER.get(name, _MOST)
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
                 return value
-            raise CheckpointError(f"config.json: {name} is no usable size.", given=value, expected=f"1..{_MOST}")
+            given = ascii(value)[:80] if not isinstance(value, int) or abs(value) < 1 << 64 else "more"
+            raise CheckpointError(f"config.json: {name} is no usable size.", given=given, expected=f"1..{most}")
     raise CheckpointError("config.json misses a size.", expected=" or ".join(names))
 
 
@@ -99,7 +102,7 @@ def _scaling(found: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling | 
     original = raw.get("original_max_position_embeddings") or found.get("original_max_position_embeddings") or context
     return RopeScaling(
         kind=_SCALINGS[kind],  # type: ignore[arg-type]
-        factor=float(found.get("factor") or context / original),
+        factor=float(context / original if found.get("factor") is None else found["factor"]),
         original_length=original,
         attention_factor=found.get("attention_factor"),
         beta_fast=float(found.get("beta_fast") or 32),
@@ -109,8 +112,8 @@ def _scaling(found: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling | 
         truncate=found.get("truncate", True),
         low_frequency_factor=float(found.get("low_freq_factor", 1)),
         high_frequency_factor=float(found.get("high_freq_factor", 4)),
-        short_factors=tuple(found.get("short_factor", ())),
-        long_factors=tuple(found.get("long_factor", ())),
+        short_factors=tuple(map(float, found.get("short_factor", ()))),
+        long_factors=tuple(map(float, found.get("long_factor", ()))),
     )
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import DecoderConfig
+from ..config import DecoderConfig, LayerAttention
 from .family import Family
 from .reading import base_fields, sliding_layers, write_base
 from .rules import llama_rules
 
 __all__ = ["FAMILY"]
 
+# What a config.json that leaves a field out means by it: the defaults of the class that wrote it.
+_DEFAULTS = {"tie_word_embeddings": True, "num_key_value_heads": 4, "rope_theta": 2_000_000.0}
+
 
 def _read(raw: Mapping[str, Any]) -> DecoderConfig:
-    fields = base_fields({"tie_word_embeddings": True} | dict(raw))
+    raw = _DEFAULTS | dict(raw)
+    fields = base_fields(raw)
     layers, every = fields["layers"], raw.get("no_rope_layer_interval", 4)
     # The file's list has 1 where a layer does rotate.
     rotates = raw.get("no_rope_layers") or [int((layer + 1) % every != 0) for layer in range(layers)]
     without = frozenset(layer for layer, yes in enumerate(rotates) if not yes)
     windowed = raw.get("use_sliding_window") and raw.get("sliding_window")
-    default = tuple("sliding" if windowed and layer in without else "full" for layer in range(layers))
+    default: tuple[LayerAttention, ...] = tuple(
+        "sliding" if windowed and layer in without else "full" for layer in range(layers)
+    )
     bias = bool(raw.get("attention_bias", False))
     return DecoderConfig(
         family="smollm3",
