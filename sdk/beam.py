@@ -17,9 +17,7 @@ from .text import TextTokenizer
 __all__ = ["beam_search"]
 
 
-def beam_search(
-    engine: Engine, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions
-) -> Result:
+def beam_search(engine: Engine, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions) -> Result:
     """The best answer among `options.beams` that are kept at each step.
 
     An answer's score is its log-probability / length ** length_penalty, the ending token counted in both.
@@ -45,9 +43,7 @@ def beam_search(
 class _Search:
     """The beams under way and the answers that have ended."""
 
-    def __init__(
-        self, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions, limit: int
-    ) -> None:
+    def __init__(self, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions, limit: int) -> None:
         self._tokenizer, self._options, self._limit = tokenizer, options, limit
         self._length = len(prompt)
         self._prompt = np.unique(np.asarray(prompt, dtype=np.int64))
@@ -88,11 +84,16 @@ class _Search:
             text, reason = text[:at], "stop"
         usage = Usage(self._length, len(tokens))
         return Result(
-            text=text, tokens=tuple(tokens), finish_reason=reason, stop=found, usage=usage, timings=timings  # type: ignore[arg-type]
+            text=text,
+            tokens=tuple(tokens),
+            finish_reason=reason,
+            stop=found,
+            usage=usage,
+            timings=timings,  # type: ignore[arg-type]
         )
 
     def _extended(self, logits: np.ndarray, beam: int) -> np.ndarray:
-        """Scores of beam `beam` with each token behind it [V]; penalties act on log-probabilities, as in transformers."""
+        """Scores of beam `beam` with each token behind it [V]; penalties act on log-probabilities."""
         logs = log_softmax(logits).astype(np.float32)
         return penalised(logs, self._options, self._prompt, self.beams[beam], self._stop_ids) + self._scores[beam]
 

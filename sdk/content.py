@@ -47,7 +47,9 @@ def read_part(path: str | os.PathLike[str]) -> Text:
         raise InvalidInputError("There is no such file.", given=str(path), expected="a file that exists")
     size = path.stat().st_size
     if size > _LARGEST_TEXT:
-        raise InvalidInputError(f"{path.name} is too large.", given=f"{size} bytes", expected=f"at most {_LARGEST_TEXT}")
+        raise InvalidInputError(
+            f"{path.name} is too large.", given=f"{size} bytes", expected=f"at most {_LARGEST_TEXT}"
+        )
     data = path.read_bytes()
     return Text(text_of(data, path.name), path.name)
 
@@ -108,7 +110,9 @@ def joined(parts: Sequence[Part]) -> str:
     """
     texts = [_text(part) for part in parts]
     if not any(text.text.strip() for text in texts):
-        raise InvalidInputError("The prompt is empty.", given=repr([text.text for text in texts])[:100], expected="some text")
+        raise InvalidInputError(
+            "The prompt is empty.", given=repr([text.text for text in texts])[:100], expected="some text"
+        )
     return "\n\n".join(text.text if text.name is None else f"{text.name}:\n{text.text}" for text in texts)
 
 

@@ -53,7 +53,9 @@ class Engine(Protocol):
     """Runs one decoder. All arrays are numpy; logits are float32."""
 
     @property
-    def info(self) -> EngineInfo: ...
+    def info(self) -> EngineInfo:
+        """Sizes and name of the model that it runs."""
+        ...
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[EngineState, NDArray[np.float32]]:
         """Read prompts of any, different, non-zero lengths.

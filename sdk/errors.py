@@ -1,6 +1,33 @@
-"""Every error of the SDK; see `encoders.errors`, where they are defined for all layers."""
+"""Every error of the SDK; defined in `encoders.errors` for all layers, as the lowest of them (docs/decisions/0003)."""
 
-from ..encoders import errors as _errors
-from ..encoders.errors import *  # noqa: F403
+from ..encoders.errors import (
+    ChatTemplateError,
+    CheckpointError,
+    ContextLengthError,
+    DownloadError,
+    EngineError,
+    IntegrityError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OptionError,
+    SensoriumError,
+    TokenizerError,
+    UnknownFamilyError,
+    UnsupportedInputError,
+)
 
-__all__ = _errors.__all__  # noqa: PLE0605
+__all__ = [
+    "ChatTemplateError",
+    "CheckpointError",
+    "ContextLengthError",
+    "DownloadError",
+    "EngineError",
+    "IntegrityError",
+    "InvalidInputError",
+    "ModelNotFoundError",
+    "OptionError",
+    "SensoriumError",
+    "TokenizerError",
+    "UnknownFamilyError",
+    "UnsupportedInputError",
+]

@@ -22,25 +22,42 @@ _PREFILL_CHUNK = 2048  # tokens; bounds what a long prompt's hidden states take
 
 
 class TorchState:
-    """Caches of the rows, and the tokens they were made from."""
+    """Caches of the rows, and the tokens they were made from.
 
-    def __init__(self, cache: KeyValueCache, tokens: list[list[int]], regimes: list[tuple[int, ...]]) -> None:
-        self.cache, self.tokens, self.regimes = cache, tokens, regimes
+    Args:
+        caches: one that holds all rows, or one for each row.
+        tokens: of each row.
+        regimes: the rotary frequencies that each row's cache was made under.
+    """
+
+    def __init__(
+        self, caches: list[KeyValueCache], tokens: list[list[int]], regimes: list[tuple[int, ...]], *, together: bool
+    ) -> None:
+        self.caches, self.tokens, self.regimes, self._together = caches, tokens, regimes, together
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Positions held by each row."""
-        return tuple(self.cache.lengths)
+        return tuple(length for cache in self.caches for length in cache.lengths)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps `rows` in that order; a row named twice is duplicated."""
-        self.cache.select(rows)
+        if self._together:
+            self.caches[0].select(rows)
+        else:
+            first = {row: place for place, row in reversed(list(enumerate(rows)))}
+            self.caches = [
+                self.caches[row] if first[row] == place else self.caches[row].copy() for place, row in enumerate(rows)
+            ]
         self.tokens = [list(self.tokens[row]) for row in rows]
         self.regimes = [self.regimes[row] for row in rows]
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forgets each row's positions from `lengths[row]` on."""
-        self.cache.truncate(lengths)
+        left = list(lengths)
+        for cache in self.caches:
+            cache.truncate(left[: cache.rows])
+            left = left[cache.rows :]
         self.tokens = [tokens[:length] for tokens, length in zip(self.tokens, lengths, strict=True)]
 
 
@@ -50,11 +67,17 @@ class TorchEngine:
     Args:
         decoder: its projections are packed for speed; names and values of its weights stay.
         raw_config: the config.json that it came with, kept when it is saved.
+        rows_together: decode all rows of a batch in one pass, which is faster, but matrix kernels round differently
+            for another number of rows: in bfloat16 a batch then differs from its prompts asked alone every few dozen
+            tokens. None does so in float32, where answers stayed the same (docs/decisions/0006).
     """
 
-    def __init__(self, decoder: Decoder, *, raw_config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, *, raw_config: Mapping[str, Any] | None = None, rows_together: bool | None = None
+    ) -> None:
         self.decoder = decoder.eval()
         self._raw_config = raw_config
+        self._together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
         decoder.pack()
 
     @property
@@ -78,10 +101,11 @@ class TorchEngine:
         if self._regimes(state.tokens) != state.regimes:
             # Rotary frequencies change with the length (LongRoPE, dynamic NTK): what is cached was turned by others.
             fresh, logits = self._prefill(state.tokens)
-            state.cache, state.regimes = fresh.cache, fresh.regimes
+            state.caches, state.regimes = fresh.caches, fresh.regimes
             return _array(logits)
         ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
-        return _array(self._forward(ids, state.cache))
+        parts = ids.split([cache.rows for cache in state.caches])
+        return _array(torch.cat([self._forward(part, cache) for part, cache in zip(parts, state.caches, strict=True)]))
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -103,8 +127,9 @@ class TorchEngine:
             assert last is not None, "prompts are not empty"
             caches.append(cache)
             lasts.append(last)
-        joined = KeyValueCache.join(self.decoder.config, caches)
-        return TorchState(joined, prompts, self._regimes(prompts)), torch.cat(lasts)
+        if self._together:
+            caches = [KeyValueCache.join(self.decoder.config, caches)]
+        return TorchState(caches, prompts, self._regimes(prompts), together=self._together), torch.cat(lasts)
 
     def _chunks(self, prompt: list[int]) -> list[list[int]]:
         # A chunk must not be read under frequencies that the whole prompt will not use.
