@@ -1,1 +1,3 @@
-"""placeholder"""
+"""What a person runs: the command line and the apps."""
+
+__all__: list[str] = []

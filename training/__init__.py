@@ -1,1 +1,3 @@
-"""placeholder"""
+"""Training: projectors, SFT, adapters, preference, distillation, evaluation. Nothing yet."""
+
+__all__: list[str] = []

@@ -1,0 +1,45 @@
+"""A conversation, turn by turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from ...sdk import Message, Model, Options, Result
+
+__all__ = ["converse"]
+
+_ENDINGS = ("/quit", "/exit")
+
+
+def converse(model: Model, *, system: str | None, options: Options) -> Iterator[Result]:
+    """Reads turns from standard input and prints the answers, until an empty line, /quit or the end of input.
+
+    Nothing of the history is ever dropped: a conversation that outgrows the context ends with an error that says so.
+
+    Args:
+        model: answers.
+        system: a system message, or None.
+        options: of generation.
+
+    Yields:
+        The result of each turn, after its answer was printed.
+    """
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    while (turn := _read()) is not None:
+        messages.append({"role": "user", "content": turn})
+        answer = model.stream(messages, **options)
+        for piece in answer:
+            print(piece, end="", flush=True)
+        print(flush=True)
+        messages.append({"role": "assistant", "content": answer.result.text})
+        yield answer.result
+
+
+def _read() -> str | None:
+    """The next turn, or None at the end; the prompt is shown to people only."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    turn = line.strip()
+    return None if not turn or turn in _ENDINGS else turn

@@ -1,0 +1,202 @@
+"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``.
+
+Exit codes: 0 answered; 1 the request or the model failed; 2 the command line was wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..sdk import InvalidInputError, Options, Part, Result, SensoriumError, Text, card, card_names, describe, load
+from ..sdk.options import options_from
+from .terminal import human_bytes, human_count, print_json, print_table, read_stdin, timing_line
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Ask, chat with and inspect multimodal language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="Card name, directory, .gguf file or hub repository owner/name.")
+]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens to generate.")]
+Temperature = Annotated[float | None, typer.Option(help="0 takes the likeliest token each time.")]
+TopP = Annotated[float | None, typer.Option(help="Draw among the likeliest tokens that together have this share.")]
+Seed = Annotated[int | None, typer.Option(help="Of the random draws.")]
+System = Annotated[str | None, typer.Option(help="A system message.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the model's own if not given.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Showing = Annotated[bool, typer.Option("--timings", help="Print a timing summary to standard error.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sensorium {version('sensorium')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ask, chat with and inspect multimodal language models."""
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    files: Annotated[list[str] | None, typer.Argument(help="Files to ask about; - is standard input.")] = None,
+    model: ModelName = "nano",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text; may be repeated.")] = None,
+    system: System = None,
+    raw: Annotated[bool, typer.Option(help="Continue the text as it stands, without the chat template.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    timings: Showing = False,
+) -> None:
+    """Answer a question, about files if any are given."""
+    parts = _parts(question, files or [])
+    options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    options |= {"seed": seed, "stop": stop or None}
+    options_from(options, {})  # a wrong option is told before a model is loaded
+    loaded = load(model, device=device, dtype=dtype, quiet=quiet or as_json)
+    answer = loaded.stream(*parts, system=system, raw=raw, **options)
+    if as_json:
+        print_json({"model": model, **answer.result.to_dict()})
+    else:
+        for piece in answer:
+            print(piece, end="", flush=True)
+        print()
+    _after(answer.result, quiet=quiet, timings=timings)
+
+
+@app.command()
+def chat(
+    model: ModelName = "nano",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
+    system: System = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    timings: Showing = False,
+) -> None:
+    """Talk with a model; an empty line, /quit or the end of input ends it."""
+    from .chat import converse
+
+    options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    options_from(options, {})
+    loaded = load(model, device=device, dtype=dtype, quiet=quiet)
+    for result in converse(loaded, system=system, options=options):
+        _after(result, quiet=quiet, timings=timings)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that have a name."""
+    cards = [card(name) for name in card_names()]
+    if as_json:
+        print_json({"models": [{"name": c.name, "summary": c.summary, "licence": c.licence} for c in cards]})
+        return
+    sizes = [human_bytes(sum(part.size for part in c.parts)) for c in cards]
+    rows = [(c.name, size, c.licence, c.summary) for c, size in zip(cards, sizes, strict=True)]
+    print_table(("NAME", "SIZE", "LICENCE", "SUMMARY"), rows)
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a model's size, shape and memory, without loading it."""
+    found = describe(model, quiet=quiet or as_json)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    cache = found.cache_bytes_per_token
+    rows = [
+        ("model", found.name),
+        ("family", found.family),
+        ("parameters", human_count(found.parameters)),
+        ("stored as", found.stored_as),
+        ("memory, weights", f"{human_bytes(found.weight_bytes)} as {found.dtype}"),
+        ("memory, cache", f"{human_bytes(cache)} a token, {human_bytes(cache * found.context_length)} at full length"),
+        ("context", f"{found.context_length} tokens"),
+        ("vocabulary", f"{found.vocabulary_size} tokens"),
+        ("layers", f"{found.layers} of width {found.hidden_size}"),
+        ("heads", f"{found.heads} query, {found.kv_heads} key/value"),
+        ("files", found.path),
+    ]
+    print_table(None, rows)
+
+
+def main() -> None:
+    """The entry point: runs a command and turns errors into a message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except SensoriumError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader has gone; what Python would flush at exit must not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        error.show()  # type: ignore[attr-defined]  # click's own usage errors
+        raise SystemExit(error.exit_code) from None  # type: ignore[attr-defined]
+    raise SystemExit(code or 0)
+
+
+def _parts(question: str, files: list[str]) -> list[Part]:
+    """The question, then the files in order; standard input can stand for one of them."""
+    if [question, *files].count("-") > 1:
+        raise InvalidInputError("Standard input can be read once.", given="- several times", expected="- once")
+    parts: list[Part] = [read_stdin().text.rstrip("\n") if question == "-" else question]
+    parts += [read_stdin() if file == "-" else Path(file) for file in files]
+    if question != "-" and not files and not question.strip():
+        raise InvalidInputError("The question is empty.", given=json.dumps(question), expected="some text")
+    return [part if not isinstance(part, Text) or part.name else part.text for part in parts]
+
+
+def _after(result: Result, *, quiet: bool, timings: bool) -> None:
+    """What is said beside the answer, on standard error."""
+    if result.finish_reason == "length" and not quiet:
+        count = result.usage.new_tokens
+        print(f"[ended after {count} tokens; --max-new-tokens allows more]", file=sys.stderr)
+    if timings:
+        print(timing_line(result), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
