@@ -199,20 +199,20 @@ class Tokenizer:
         messages = plain_messages(messages)
         return ChatTemplate(source).render(messages, add_generation_prompt=add_generation_prompt, tools=tools, **known)
 
-    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+    def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of token ids; bytes that are no character become U+FFFD, ids without a token have no text.
 
         Args:
-            ids: not negative.
+            tokens: ids, not negative.
             skip_special: leave control tokens out.
 
         Raises:
             InvalidInputError: an id that can be none.
         """
         if self._bytes.kind is DecoderKind.OTHER:
-            return self._backend.decode([_checked(token) for token in ids], skip_special_tokens=skip_special)
+            return self._backend.decode([_checked(token) for token in tokens], skip_special_tokens=skip_special)
         stream = self.streamer(skip_special=skip_special)
-        return "".join([*map(stream.push, ids), stream.finish()])
+        return "".join([*map(stream.push, tokens), stream.finish()])
 
     def streamer(self, *, skip_special: bool = True) -> ByteStream | WholeStream:
         """Decodes one answer token by token: `push` each token, then `finish`; joined, it is what `decode` gives."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...encoders.errors import CheckpointError
+from ...encoders.storage import TensorFile
 from ..families import Target
-from .tensors import TensorFile
 
 __all__ = ["check_names", "check_shapes", "exported", "fill", "stored_shape"]
 

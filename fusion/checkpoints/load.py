@@ -16,15 +16,13 @@ from typing import Any
 import torch
 
 from ...encoders.errors import CheckpointError
+from ...encoders.storage import TensorFile, materialise, read_json, shapes_only, tensor_files
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
-from ..meta import materialise, shapes_only
 from .assign import check_names, check_shapes, fill
-from .directory import read_json, tensor_files
 from .gguf_names import gguf_config, gguf_rules
 from .gguf_tensors import GGUFTensors
-from .tensors import TensorFile
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_decoder", "open_checkpoint"]
 

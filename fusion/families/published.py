@@ -42,8 +42,8 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _rules(config: DecoderConfig) -> tuple[Rule, ...]:
+    from ...encoders.storage import shapes_only
     from ..decoder import Decoder
-    from ..meta import shapes_only
 
     with shapes_only():
         names = [name for name, _ in Decoder(config).named_parameters()]

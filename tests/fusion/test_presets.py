@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from sensorium import sdk
+from sensorium.encoders.storage import shapes_only
 from sensorium.fusion.checkpoints import load_decoder, save_decoder
 from sensorium.fusion.config import DecoderConfig
 from sensorium.fusion.decoder import Decoder
-from sensorium.fusion.meta import shapes_only
 from sensorium.fusion.presets import PRESETS, preset
 
 PUBLISHED = {

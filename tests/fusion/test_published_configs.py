@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import transformers
 from sensorium import sdk
+from sensorium.encoders.storage import shapes_only
 from sensorium.fusion.config import DecoderConfig, Rope, RopeScaling
 from sensorium.fusion.decoder import Decoder
 from sensorium.fusion.families import family_of
-from sensorium.fusion.meta import shapes_only
 
 #: Without these a checkpoint is refused, whatever a class's default would be.
 SIZES = {

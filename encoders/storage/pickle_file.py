@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...encoders.errors import CheckpointError
+from ..errors import CheckpointError
 
 __all__ = ["PickleFile"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...encoders.errors import CheckpointError
+from ..errors import CheckpointError
 
 __all__ = ["SafetensorsFile"]
 

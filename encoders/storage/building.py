@@ -1,4 +1,4 @@
-"""Building modules for their shapes alone."""
+"""Building modules for their shapes alone, or without drawing random numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["materialise", "shapes_only"]
+__all__ = ["materialise", "shapes_only", "without_initialisation"]
 
-_INITIALISERS: tuple[Callable[..., Any], ...] = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+_INITIALISERS: tuple[Callable[..., Any], ...] = (
+    nn.init.uniform_,
+    nn.init.normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.trunc_normal_,
+    nn.init.xavier_uniform_,
+)
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -30,6 +36,16 @@ class _WithoutInitialisation(TorchFunctionMode):
 def shapes_only() -> Iterator[None]:
     """Modules built inside have parameters on the ``meta`` device: shapes without memory."""
     with torch.device("meta"), _WithoutInitialisation():
+        yield
+
+
+@contextmanager
+def without_initialisation() -> Iterator[None]:
+    """Modules built inside have real memory whose numbers were not drawn, as weights will be read into it at once.
+
+    Buffers that a module computes (mel filters, position tables) are what they should be.
+    """
+    with _WithoutInitialisation():
         yield
 
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...encoders.errors import CheckpointError
+from ..errors import CheckpointError
 from .pickle_file import PickleFile
 from .safetensors_file import SafetensorsFile
-from .tensors import TensorFile
+from .tensor_file import TensorFile
 
 __all__ = ["read_json", "tensor_files"]
 

@@ -1,0 +1,3 @@
+"""Audio: networks and preprocessing."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Images: networks and preprocessing."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Video: networks and preprocessing."""
+
+__all__: list[str] = []
