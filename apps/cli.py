@@ -5,18 +5,33 @@ Exit codes: 0 answered; 1 the request or the model failed; 2 the command line wa
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..sdk import InvalidInputError, Options, Part, Result, SensoriumError, Text, card, card_names, describe, load
+from ..sdk import (
+    InvalidInputError,
+    Model,
+    Options,
+    Part,
+    Result,
+    SensoriumError,
+    card,
+    card_names,
+    describe,
+    load,
+)
+from ..sdk.hub import resolve
+from ..sdk.info import families
 from ..sdk.options import options_from
-from .terminal import human_bytes, human_count, print_json, print_table, read_stdin, timing_line
+from .terminal import human_bytes, human_count, print_json, print_table, read_stdin, timing_line, waiting
 
 __all__ = ["app", "main"]
 
@@ -81,7 +96,7 @@ def ask(
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "stop": stop or None}
     options_from(options, {})  # a wrong option is told before a model is loaded
-    loaded = load(model, device=device, dtype=dtype, quiet=quiet or as_json)
+    loaded, seconds = _load(model, device=device, dtype=dtype, quiet=quiet or as_json)
     answer = loaded.stream(*parts, system=system, raw=raw, **options)
     if as_json:
         print_json({"model": model, **answer.result.to_dict()})
@@ -89,7 +104,7 @@ def ask(
         for piece in answer:
             print(piece, end="", flush=True)
         print()
-    _after(answer.result, quiet=quiet, timings=timings)
+    _after(answer.result, quiet=quiet or as_json, load_seconds=seconds if timings else None)
 
 
 @app.command()
@@ -104,26 +119,29 @@ def chat(
     quiet: Quiet = False,
     timings: Showing = False,
 ) -> None:
-    """Talk with a model; an empty line, /quit or the end of input ends it."""
+    """Talk with a model; /quit or the end of input ends it."""
     from .chat import converse
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
-    loaded = load(model, device=device, dtype=dtype, quiet=quiet)
+    loaded, seconds = _load(model, device=device, dtype=dtype, quiet=quiet)
     for result in converse(loaded, system=system, options=options):
-        _after(result, quiet=quiet, timings=timings)
+        _after(result, quiet=quiet, load_seconds=seconds if timings else None)
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the models that have a name."""
+    """List the models that have a name, and the families of others that can be loaded."""
     cards = [card(name) for name in card_names()]
+    sizes = [sum(part.size for part in c.parts) for c in cards]
     if as_json:
-        print_json({"models": [{"name": c.name, "summary": c.summary, "licence": c.licence} for c in cards]})
+        facts = zip(cards, sizes, strict=True)
+        listed = [{"name": c.name, "summary": c.summary, "licence": c.licence, "bytes": size} for c, size in facts]
+        print_json({"models": listed, "families": list(families())})
         return
-    sizes = [human_bytes(sum(part.size for part in c.parts)) for c in cards]
-    rows = [(c.name, size, c.licence, c.summary) for c, size in zip(cards, sizes, strict=True)]
+    rows = [(c.name, human_bytes(size), c.licence, c.summary) for c, size in zip(cards, sizes, strict=True)]
     print_table(("NAME", "SIZE", "LICENCE", "SUMMARY"), rows)
+    print(f"\nfamilies: {', '.join(families())}")
 
 
 @app.command()
@@ -135,7 +153,7 @@ def info(
     """Show a model's size, shape and memory, without loading it."""
     found = describe(model, quiet=quiet or as_json)
     if as_json:
-        print_json(found.to_dict())
+        print_json({**found.to_dict(), "families": list(families())})
         return
     cache = found.cache_bytes_per_token
     rows = [
@@ -150,12 +168,16 @@ def info(
         ("layers", f"{found.layers} of width {found.hidden_size}"),
         ("heads", f"{found.heads} query, {found.kv_heads} key/value"),
         ("files", found.path),
+        ("known families", ", ".join(families())),
     ]
     print_table(None, rows)
 
 
 def main() -> None:
     """The entry point: runs a command and turns errors into a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ? for it
     try:
         code = app(standalone_mode=False)
     except SensoriumError as error:
@@ -164,8 +186,7 @@ def main() -> None:
     except typer.Abort:
         raise SystemExit(130) from None
     except KeyboardInterrupt:
-        print(file=sys.stderr)
-        raise SystemExit(130) from None
+        code = 130
     except BrokenPipeError:
         # The reader has gone; what Python would flush at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -175,27 +196,41 @@ def main() -> None:
             raise
         error.show()  # type: ignore[attr-defined]  # click's own usage errors
         raise SystemExit(error.exit_code) from None  # type: ignore[attr-defined]
+    if code == 130:
+        print(file=sys.stderr)  # the shell's prompt begins on its own line
     raise SystemExit(code or 0)
+
+
+def _load(model: str, *, device: str, dtype: str | None, quiet: bool) -> tuple[Model, float]:
+    """The model, and the seconds that loading took without fetching it."""
+    resolve(model, quiet=quiet)
+    begun = time.perf_counter()
+    with waiting(f"Loading {model} …", quiet=quiet):
+        loaded = load(model, device=device, dtype=dtype)
+    return loaded, time.perf_counter() - begun
 
 
 def _parts(question: str, files: list[str]) -> list[Part]:
     """The question, then the files in order; standard input can stand for one of them."""
     if [question, *files].count("-") > 1:
         raise InvalidInputError("Standard input can be read once.", given="- several times", expected="- once")
-    parts: list[Part] = [read_stdin().text.rstrip("\n") if question == "-" else question]
-    parts += [read_stdin() if file == "-" else Path(file) for file in files]
-    if question != "-" and not files and not question.strip():
+    for file in files:
+        if file != "-" and not Path(file).is_file():  # told before a model is loaded
+            raise InvalidInputError("There is no such file.", given=file, expected="a file that exists")
+    if not files and not question.strip():
         raise InvalidInputError("The question is empty.", given=json.dumps(question), expected="some text")
-    return [part if not isinstance(part, Text) or part.name else part.text for part in parts]
+    first = read_stdin().text.rstrip("\n") if question == "-" else question
+    rest: list[Part] = [read_stdin().text if file == "-" else Path(file) for file in files]
+    return [*([first] if first.strip() else []), *rest]
 
 
-def _after(result: Result, *, quiet: bool, timings: bool) -> None:
+def _after(result: Result, *, quiet: bool, load_seconds: float | None) -> None:
     """What is said beside the answer, on standard error."""
     if result.finish_reason == "length" and not quiet:
         count = result.usage.new_tokens
         print(f"[ended after {count} tokens; --max-new-tokens allows more]", file=sys.stderr)
-    if timings:
-        print(timing_line(result), file=sys.stderr)
+    if load_seconds is not None:
+        print(timing_line(result, load_seconds), file=sys.stderr)
 
 
 if __name__ == "__main__":

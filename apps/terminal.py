@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..sdk import InvalidInputError, Result, Text
 from ..sdk.content import text_of
 
-__all__ = ["human_bytes", "human_count", "print_json", "print_table", "read_stdin", "timing_line"]
+__all__ = [
+    "human_bytes",
+    "human_count",
+    "print_json",
+    "print_table",
+    "read_line",
+    "read_stdin",
+    "timing_line",
+    "waiting",
+]
 
 _LARGEST_INPUT = 16 << 20  # bytes
 
@@ -28,10 +39,55 @@ def read_stdin() -> Text:
     return Text(text_of(data, "standard input"))
 
 
+def read_line() -> str | None:
+    """The next line of standard input, blank lines left out, or None at its end; a person is shown a prompt.
+
+    Raises:
+        InvalidInputError: the line is too long.
+        UnsupportedInputError: it is no UTF-8 text.
+    """
+    while True:
+        if sys.stdin.isatty():
+            line = _typed_line()
+        else:
+            line = sys.stdin.buffer.readline(_LARGEST_INPUT + 1)
+        if not line:
+            return None
+        if len(line) > _LARGEST_INPUT:
+            raise InvalidInputError("A line is too long.", expected=f"at most {_LARGEST_INPUT} bytes")
+        if line.strip():
+            return text_of(line, "standard input").strip()
+
+
+def _typed_line() -> bytes:
+    """A line from the terminal, its end included, with the keys for editing where Python has them."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("readline")
+    if not sys.stdout.isatty():  # Python would write the prompt among the answers
+        print("> ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.buffer.readline(_LARGEST_INPUT + 1)
+    try:
+        return input("> ").encode("utf-8", "surrogateescape") + b"\n"
+    except EOFError:
+        return b""
+
+
+@contextlib.contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[None]:
+    """Tells a person at a terminal what is waited for, and takes it away again; silent elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output, in ASCII where the terminal is not UTF-8."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not unicode))
+    print(json.dumps(value, ensure_ascii=not unicode, allow_nan=False))
 
 
 def print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
@@ -59,10 +115,11 @@ def human_count(count: int) -> str:
     return str(count)
 
 
-def timing_line(result: Result) -> str:
+def timing_line(result: Result, load_seconds: float) -> str:
     """Tokens, seconds and speed of one answer."""
     usage, timings = result.usage, result.timings
     return (
-        f"[prompt {usage.prompt_tokens} tokens, first token {timings.first_token:.2f} s; "
-        f"answer {usage.new_tokens} tokens, {timings.tokens_per_second:.1f} a second; total {timings.total:.2f} s]"
+        f"[loaded in {load_seconds:.2f} s; prompt {usage.prompt_tokens} tokens, "
+        f"first token after {timings.first_token:.2f} s; answer {usage.new_tokens} tokens, "
+        f"{timings.tokens_per_second:.1f} a second; {timings.total:.2f} s in all]"
     )

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.errors import ContextLengthError, InvalidInputError
+from ..encoders.errors import ContextLengthError, EngineError, InvalidInputError, OptionError
 from .engine import Engine
 from .options import GenerationOptions
 from .result import FinishReason, Result, Timings, TokenLogprob, Usage
-from .sampling import Sampler, log_softmax
+from .sampling import Penalties, Sampler, largest, log_softmax
 from .stopping import StopText
 from .text import TextTokenizer
 
-__all__ = ["Generation", "Piece", "check_prompt", "check_tokens"]
-
-_DEFAULT_NEW_TOKENS = 256
+__all__ = ["Generation", "Piece", "check_options", "check_prompt", "check_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +37,49 @@ class Piece:
     token: int | None
 
 
-def check_tokens(tokens: Sequence[int], engine: Engine) -> None:
-    """Refuses tokens that the model cannot read.
+def check_tokens(tokens: Any, engine: Engine) -> list[int]:
+    """Tokens as the model reads them.
+
+    Args:
+        tokens: a sequence of whole numbers, as a list, an array or a tensor [T].
+        engine: of the model.
 
     Raises:
-        InvalidInputError: there are none, or ids that the model does not have.
+        InvalidInputError: there are none, they are no whole numbers, or ids that the model does not have.
         ContextLengthError: more than the context holds.
     """
-    if not len(tokens):
+    try:
+        found = [operator.index(token) for token in tokens]
+    except TypeError as error:
+        raise InvalidInputError("Not a sequence of token ids.", given=str(error), expected="whole numbers") from error
+    if not found:
         raise InvalidInputError("A prompt has no tokens.", given="an empty prompt", expected="at least one token")
     info = engine.info
-    wrong = [token for token in (min(tokens), max(tokens)) if not 0 <= token < info.vocabulary_size]
+    wrong = [token for token in (min(found), max(found)) if not 0 <= token < info.vocabulary_size]
     if wrong:
         expected = f"0..{info.vocabulary_size - 1}"
         raise InvalidInputError("A token id is not in the vocabulary.", given=f"token id {wrong[0]}", expected=expected)
-    if len(tokens) > info.context_length:
+    if len(found) > info.context_length:
         raise ContextLengthError(
             "The prompt is longer than the model's context.",
-            tokens=len(tokens),
+            tokens=len(found),
             limit=info.context_length,
             hint="shorten the prompt, or choose a model with a longer context",
         )
+    return found
+
+
+def check_options(options: GenerationOptions, engine: Engine) -> None:
+    """Refuses options about tokens that the model does not have.
+
+    Raises:
+        OptionError: a token of `logit_bias` or `stop_tokens` is not in the vocabulary.
+    """
+    size = engine.info.vocabulary_size
+    for name, tokens in (("logit_bias", options.logit_bias), ("stop_tokens", options.stop_tokens)):
+        if tokens and max(tokens) >= size:
+            problem = f"{name} names a token that is not in the vocabulary."
+            raise OptionError(problem, given=f"token id {max(tokens)}", expected=f"0..{size - 1}")
 
 
 def check_prompt(tokens: Sequence[int], engine: Engine, options: GenerationOptions) -> int:
@@ -65,20 +87,20 @@ def check_prompt(tokens: Sequence[int], engine: Engine, options: GenerationOptio
 
     Raises:
         InvalidInputError, ContextLengthError: as `check_tokens`.
-        ContextLengthError: also if the prompt and `max_new_tokens` do not fit the context together.
+        ContextLengthError: also if the prompt and the new tokens that were asked for do not fit the context together.
     """
-    check_tokens(tokens, engine)
-    limit, asked = engine.info.context_length, options.max_new_tokens
-    room = limit - len(tokens)
-    if room < (asked or 1):
+    room = engine.info.context_length - len(check_tokens(tokens, engine))
+    least = options.max_new_tokens or max(1, options.min_new_tokens)
+    if room < least:
+        asked = f"max_new_tokens asks for {least}" if options.max_new_tokens else f"at least {least} must follow"
         fewer = f", or ask for max_new_tokens={room}" if room > 0 else ""
         raise ContextLengthError(
-            f"The prompt has {len(tokens)} tokens and {asked or 'at least 1'} more were asked for.",
-            tokens=len(tokens) + (asked or 1),
-            limit=limit,
+            f"The prompt has {len(tokens)} tokens and {asked}.",
+            tokens=len(tokens) + least,
+            limit=engine.info.context_length,
             hint=f"shorten the prompt{fewer}",
         )
-    return asked or min(room, _DEFAULT_NEW_TOKENS)
+    return options.max_new_tokens or max(least, min(room, options.default_new_tokens))
 
 
 class Generation:
@@ -100,36 +122,61 @@ class Generation:
     def __init__(
         self, engine: Engine, tokenizer: TextTokenizer, prompts: Sequence[Sequence[int]], options: GenerationOptions
     ) -> None:
-        self._engine, self._prompts, self._options = engine, prompts, options
+        check_options(options, engine)
         limits = [check_prompt(prompt, engine, options) for prompt in prompts]
-        copies = range(options.best_of)
+        self._engine, self._copies = engine, options.best_of
+        self._prompts = [check_tokens(prompt, engine) for prompt in prompts]
         self._answers = [
             _Answer(tokenizer, prompt, options, limit, copy)
-            for prompt, limit in zip(prompts, limits, strict=True)
-            for copy in copies
+            for prompt, limit in zip(self._prompts, limits, strict=True)
+            for copy in range(self._copies)
         ]
         self._begun = time.perf_counter()
-        self._first = 0.0
+        self._first = self._ended = 0.0
         self._steps = 0
+        self._pieces = self._decoded()
 
     def __iter__(self) -> Iterator[Piece]:
-        """Decodes until every answer is finished.
+        """Decodes until every answer is finished; a second loop goes on where the first one stopped.
 
         Raises:
-            EngineError: the engine's logits are not numbers.
+            EngineError: the engine fails, or its logits are not numbers.
         """
+        return self._pieces
+
+    def results(self) -> list[Result]:
+        """Decodes what is left and returns one result a prompt; the errors are those of the iteration."""
+        for _ in self:
+            pass
+        return self.finished()
+
+    def finished(self) -> list[Result]:
+        """The results, once the iteration has ended.
+
+        Raises:
+            EngineError: an error or an interruption has ended it before the answers were whole.
+        """
+        if any(answer.finish_reason is None for answer in self._answers):
+            raise EngineError("The answer was broken off.", given="an unfinished generation", hint="ask again")
+        timings = Timings(self._first - self._begun, self._ended - self._begun, self._steps)
+        groups = [self._answers[at : at + self._copies] for at in range(0, len(self._answers), self._copies)]
+        best = [max(group, key=lambda answer: answer.mean_logprob) for group in groups]
+        return [answer.result(len(prompt), timings) for answer, prompt in zip(best, self._prompts, strict=True)]
+
+    def _decoded(self) -> Iterator[Piece]:
         state, logits = self._engine.prefill(self._prompts)
         live = list(range(len(self._answers)))
-        if self._options.best_of > 1:
-            copied = [row for row in range(len(self._prompts)) for _ in range(self._options.best_of)]
+        if self._copies > 1:
+            copied = [row for row in range(len(self._prompts)) for _ in range(self._copies)]
             state.select(copied)
             logits = logits[copied]
         while True:
             for place, number in enumerate(live):
                 answer = self._answers[number]
                 text = answer.accept(logits[place])
-                self._first = self._first or time.perf_counter()
-                yield Piece(number // self._options.best_of, text, answer.last)
+                self._ended = time.perf_counter()
+                self._first = self._first or self._ended
+                yield Piece(number // self._copies, text, answer.last)
             going = [place for place, number in enumerate(live) if self._answers[number].finish_reason is None]
             if not going:
                 return
@@ -139,20 +186,6 @@ class Generation:
             logits = self._engine.step(state, [self._answers[number].tokens[-1] for number in live])
             self._steps += 1
 
-    def results(self) -> list[Result]:
-        """Decodes what is left and returns one result a prompt."""
-        for _ in self:
-            pass
-        return self.finished()
-
-    def finished(self) -> list[Result]:
-        """The results, once the iteration has ended."""
-        timings = Timings(self._first - self._begun, time.perf_counter() - self._begun, self._steps)
-        count = self._options.best_of
-        groups = [self._answers[first : first + count] for first in range(0, len(self._answers), count)]
-        best = [max(group, key=lambda answer: answer.mean_logprob) for group in groups]
-        return [answer.result(len(prompt), timings) for answer, prompt in zip(best, self._prompts, strict=True)]
-
 
 class _Answer:
     """One answer on its way."""
@@ -161,10 +194,10 @@ class _Answer:
         self, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions, limit: int, copy: int
     ) -> None:
         self._stop_ids = tokenizer.stop_ids | set(options.stop_tokens)
-        self._sampler = Sampler(options, prompt, self._stop_ids, copy)
+        self._sampler = Sampler(options, Penalties(options, prompt, self._stop_ids), copy)
         self._stream, self._stop_text = tokenizer.streamer(), StopText(options.stop)
         self._options, self._limit = options, limit
-        self._keep_logprobs = options.logprobs is not None or options.best_of > 1
+        self._compared: list[float] | None = [] if options.best_of > 1 else None
         self._texts: list[str] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -174,19 +207,20 @@ class _Answer:
 
     @property
     def mean_logprob(self) -> float:
-        """What best-of-n compares."""
-        return sum(entry.logprob for entry in self.logprobs) / max(1, len(self.logprobs))
+        """What best-of-n compares; the token that ended the answer counts, or an empty answer would be the best."""
+        return sum(self._compared) / len(self._compared) if self._compared else 0.0
 
     def accept(self, logits: NDArray[np.float32]) -> str:
         """Chooses the next token and returns the text that it makes certain."""
         token = self._sampler.choose(logits, self.tokens)
-        if token in self._stop_ids:
+        ends = token in self._stop_ids
+        if self._compared is not None or (self._options.logprobs is not None and not ends):
+            self._note(log_softmax(logits), token, ends=ends)
+        if ends:
             self.last = None
             return self._end("stop", token)
         self.last = token
         self.tokens.append(token)
-        if self._keep_logprobs:
-            self.logprobs.append(_logprob(logits, token, self._options.logprobs or 0))
         text = self._stop_text.push(self._stream.push(token))
         self._texts.append(text)
         if self._stop_text.found is not None:
@@ -218,9 +252,11 @@ class _Answer:
         self._texts.append(text)
         return text
 
-
-def _logprob(logits: NDArray[np.float32], token: int, alternatives: int) -> TokenLogprob:
-    logs = log_softmax(logits)
-    likeliest = np.argpartition(-logs, alternatives)[:alternatives] if alternatives else np.array([], dtype=np.int64)
-    order = likeliest[np.argsort(-logs[likeliest], kind="stable")]
-    return TokenLogprob(token, float(logs[token]), tuple((int(other), float(logs[other])) for other in order))
+    def _note(self, logs: NDArray[np.float64], token: int, *, ends: bool) -> None:
+        """Keeps what `logprobs` and `best_of` ask for of log-probabilities [V]."""
+        if self._compared is not None:
+            self._compared.append(float(logs[token]))
+        if self._options.logprobs is not None and not ends:
+            others = [int(other) for other in largest(logs, self._options.logprobs) if np.isfinite(logs[other])]
+            top = tuple((other, float(logs[other])) for other in others)
+            self.logprobs.append(TokenLogprob(token, float(logs[token]), top))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..fusion.checkpoints import Checkpoint
 
-__all__ = ["ModelInfo", "model_info"]
+__all__ = ["ModelInfo", "families", "model_info"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +73,10 @@ def model_info(checkpoint: Checkpoint, *, dtype: str, name: str) -> ModelInfo:
         kv_heads=config.kv_heads,
         path=str(checkpoint.path),
     )
+
+
+def families() -> tuple[str, ...]:
+    """Names of the families of decoders that can be loaded, in alphabetical order. Does not import torch."""
+    from ..fusion.families import FAMILIES
+
+    return tuple(sorted(FAMILIES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     engine: str = "auto",
     quiet: bool = True,
@@ -45,19 +45,23 @@ def load(
         ModelNotFoundError, DownloadError, IntegrityError: it cannot be found or fetched.
         CheckpointError, TokenizerError: its files are damaged or of an unknown kind.
         OptionError: an unknown engine, device or dtype.
+        EngineError: it does not fit into memory.
     """
-    if engine not in _ENGINES:
-        raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
+    _check_names(engine, dtype)
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
         raise UnsupportedInputError(f"{path} is an exported bundle, which this version cannot run.", given=str(path))
     from ..fusion.checkpoints import load_checkpoint, open_checkpoint
-    from .torch_engine import TorchEngine
+    from .torch_engine import TorchEngine, memory_guard
 
     where = _device(device)
     checkpoint = open_checkpoint(path)
     try:
-        decoder = load_checkpoint(checkpoint, device=where, dtype=_dtype(dtype, checkpoint.dtype, where))
+        wanted = _dtype(dtype, checkpoint.dtype, where)
+        work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
+        with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
+            decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config)
         tokenizer = _tokenizer(checkpoint)
     finally:
         checkpoint.close()
@@ -66,10 +70,10 @@ def load(
         given = f"{tokenizer.vocabulary_size} tokens in the tokenizer, {size} in the model"
         raise CheckpointError(f"{path}: tokenizer and model do not belong together.", given=given)
     name = source if isinstance(source, str) else path.name
-    return Model(TorchEngine(decoder, raw_config=checkpoint.raw_config), tokenizer, name=name, defaults=_defaults(path))
+    return Model(runner, tokenizer, name=name, defaults=_defaults(path))
 
 
-def describe(source: str | Path, *, quiet: bool = True) -> ModelInfo:
+def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo:
     """What a model is, without loading its weights.
 
     Raises:
@@ -86,29 +90,40 @@ def describe(source: str | Path, *, quiet: bool = True) -> ModelInfo:
         checkpoint.close()
 
 
-def _device(name: str) -> torch.device:
+def _check_names(engine: object, dtype: object) -> None:
+    """What can be told before anything is fetched or imported."""
+    if engine not in _ENGINES:
+        raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(_DTYPES))
+
+
+def _device(name: str | torch.device) -> torch.device:
     import torch
 
     if name == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        given = f"{name}: {str(error).splitlines()[0]}"
-        raise OptionError("There is no such device here.", given=given, expected="auto, cpu, cuda, mps") from error
+        device = torch.empty(0, device=name).device
+        reason = "nothing can be computed there" if device.type == "meta" else None
+    except (RuntimeError, AssertionError, TypeError) as error:
+        device, reason = None, str(error).partition("\n")[0]
+    if device is None or reason is not None:
+        raise OptionError("There is no such device here.", given=f"{name}: {reason}", expected="auto, cpu, cuda, mps")
+    return device
 
 
 def _dtype(asked: str | torch.dtype | None, stored: torch.dtype | None, device: torch.device) -> torch.dtype:
     """The dtype asked for, or the checkpoint's where the device computes in it."""
     import torch
 
-    if isinstance(asked, torch.dtype) and asked.is_floating_point:
-        return asked
     if asked is not None:
-        if asked not in _DTYPES:
-            raise OptionError("There is no such dtype.", given=asked, expected=", ".join(_DTYPES))
-        return getattr(torch, str(asked))
+        known = (*(getattr(torch, name) for name in _DTYPES), torch.float64)
+        found = getattr(torch, asked) if isinstance(asked, str) else asked
+        if found not in known:
+            raise OptionError("There is no such dtype.", given=found, expected=", ".join(_DTYPES))
+        return found
     wanted = stored or torch.bfloat16
     if device.type != "cpu":
         return wanted
@@ -126,11 +141,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 def _defaults(path: Path) -> dict[str, Any]:
     """The model's generation_config.json, if it has one."""
+    from ..encoders.storage import read_json
+
     file = path / "generation_config.json"
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged.", given=str(error)) from error
-    return found if isinstance(found, dict) else {}
+    return read_json(file) if file.is_file() else {}

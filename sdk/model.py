@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
@@ -15,7 +15,7 @@ from ..encoders.text import Tokenizer
 from .beam import beam_search
 from .content import Part, as_messages, joined
 from .engine import Engine
-from .generation import Generation, check_tokens
+from .generation import Generation, check_prompt, check_tokens
 from .options import GenerationOptions, Options, options_from
 from .result import Result
 
@@ -47,7 +47,11 @@ class Answer:
 
     @property
     def result(self) -> Result:
-        """The whole answer; what is left of it is generated first."""
+        """The whole answer; what is left of it is generated first.
+
+        Raises:
+            EngineError: an error or an interruption has ended the answer before it was whole.
+        """
         if self._result is None:
             for _ in self._pieces:
                 pass
@@ -106,6 +110,8 @@ class Model:
             OptionError: also for best_of and beams, whose answer is known only at the end.
         """
         chosen = self._options(options)
+        if chosen.beams > 1 and options.get("beams") is None:  # the model's own wish
+            chosen = self._options({**options, "beams": 1})
         for name in ("best_of", "beams"):
             if getattr(chosen, name) > 1:
                 raise OptionError(f"With {name} there is nothing to stream before the end.", hint="use ask")
@@ -118,17 +124,21 @@ class Model:
         """Answers several prompts together; each result is the one that `ask` gives.
 
         Args:
-            prompts: each a text, a path or a list of messages.
+            prompts: each a text, a path or a list of messages; none is a batch of none.
             system, raw, options: as for `ask`.
 
         Raises:
-            InvalidInputError: also if `prompts` is a single text.
+            InvalidInputError: also if `prompts` is a single one. Whatever is wrong with one prompt is told before any
+                is answered.
         """
-        if isinstance(prompts, str):
-            raise InvalidInputError("A batch is a list of prompts.", given="one text", hint="use ask, or [text]")
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            given = type(prompts).__name__
+            raise InvalidInputError("A batch is a list of prompts.", given=given, hint="use ask, or a list of one")
         chosen = self._options(options)
         encoded = [self.encode(prompt, system=system, raw=raw) for prompt in prompts]
         if chosen.beams > 1:
+            for prompt in encoded:
+                check_prompt(prompt, self.engine, chosen)
             return [beam_search(self.engine, self.tokenizer, prompt, chosen) for prompt in encoded]
         return Generation(self.engine, self.tokenizer, encoded, chosen).results() if encoded else []
 
@@ -141,14 +151,14 @@ class Model:
         return self.tokenizer.encode_chat(as_messages(parts, system))
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """The logits [T, vocabulary] after each of T tokens.
+        """The logits [T, vocabulary] after each of T tokens, which may also be an array or a tensor [T].
 
         Raises:
-            InvalidInputError: no tokens, or ids that the model does not have.
+            InvalidInputError: no tokens, no whole numbers, or ids that the model does not have.
             ContextLengthError: more than its context holds.
+            EngineError: the engine failed.
         """
-        check_tokens(token_ids, self.engine)
-        return self.engine.logits(token_ids)
+        return self.engine.logits(check_tokens(token_ids, self.engine))
 
     def save(self, directory: str | Path) -> None:
         """Writes a Hugging Face directory: weights, configuration, tokenizer and generation defaults.
@@ -161,7 +171,8 @@ class Model:
         directory = Path(directory)
         self.engine.save(directory)
         self.tokenizer.save(directory)
-        defaults = {"eos_token_id": sorted(self.tokenizer.stop_ids)} | self.defaults
+        ends = sorted(self.tokenizer.stop_ids)
+        defaults = ({"eos_token_id": ends} if ends else {}) | self.defaults
         text = json.dumps(defaults, indent=2, sort_keys=True)
         (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
 

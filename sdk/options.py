@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from ..encoders.errors import OptionError
@@ -14,6 +16,8 @@ from ..encoders.errors import OptionError
 __all__ = ["GenerationOptions", "Options", "options_from"]
 
 _SAMPLING = ("top_k", "top_p", "min_p", "typical_p")
+_MOST_STOPS = 64
+_LONGEST_STOP = 4096  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +25,11 @@ class GenerationOptions:
     """How to choose tokens and when to stop.
 
     Attributes:
-        max_new_tokens: the most tokens to generate; the prompt and these must fit the context together. None is 256,
-            or what room the context has left.
-        min_new_tokens: the model's own stop tokens are impossible before this many.
+        max_new_tokens: the most tokens to generate; the prompt and these must fit the context together. None is
+            `default_new_tokens`, or what room the context has left.
+        min_new_tokens: tokens that end the answer (the model's own and `stop_tokens`) are impossible before this many.
         temperature: 0 takes the likeliest token each time (greedy); otherwise logits are divided by it and drawn from.
-        top_k: draw among the k likeliest tokens (Fan et al., 2018).
+        top_k: draw among the k likeliest tokens, and those as likely as the last of them (Fan et al., 2018).
         top_p: draw among the fewest tokens whose probabilities reach p (nucleus; Holtzman et al., 2020).
         min_p: draw among tokens at least min_p times as likely as the likeliest (Nguyen et al., 2024).
         typical_p: draw among tokens whose surprise is closest to the expected one (Meister et al., 2022).
@@ -35,13 +39,16 @@ class GenerationOptions:
         frequency_penalty: taken from it once for each time that it was used.
         logit_bias: token id → number added to its logit; -inf forbids it.
         seed: of the random draws; None draws one. The same seed gives the same answer.
-        stop: the answer ends before the first of these texts.
+        stop: the answer ends before the first of these texts that is complete.
         stop_tokens: token ids that end the answer, besides the model's own.
         logprobs: for each token its log-probability and this many alternatives; None for none. They are the model's
             own, before penalties and temperature.
-        best_of: draw this many answers and keep the one with the highest mean log-probability.
+        best_of: draw this many answers and keep the one with the highest mean log-probability, the token that ended
+            it included.
         beams: width of a beam search; 1 is none.
         length_penalty: beam scores are divided by length ** length_penalty.
+        default_new_tokens: the most tokens to generate where `max_new_tokens` does not say; a model's own
+            generation_config.json sets it.
     """
 
     max_new_tokens: int | None = None
@@ -62,12 +69,13 @@ class GenerationOptions:
     best_of: int = 1
     beams: int = 1
     length_penalty: float = 1.0
+    default_new_tokens: int = 256
 
     def __post_init__(self) -> None:
         for name, (right, expected) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not _holds(right, value):
-                raise OptionError(f"{name} is out of range.", given=repr(value), expected=expected)
+            if not (value is None and name in _OPTIONAL) and not _holds(right, value):
+                raise OptionError(f"{name} is out of range.", given=_shown(value), expected=expected)
         _refuse_contradictions(self)
 
     @property
@@ -110,7 +118,7 @@ def options_from(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
     Raises:
         OptionError: an unknown name, a value out of range, or options that contradict each other.
     """
-    names = [field.name for field in dataclasses.fields(GenerationOptions)]
+    names = list(Options.__annotations__)
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
@@ -125,60 +133,117 @@ def options_from(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:
     one = str if name == "stop" else int
-    values = (value,) if isinstance(value, one) else value
     try:
-        found = tuple(values)
+        return (value,) if isinstance(value, one) else tuple(value)
     except TypeError:
-        raise OptionError(f"{name} is no list.", given=repr(value), expected=f"{one.__name__} or several") from None
-    return found
+        expected = f"{one.__name__} or several"
+        raise OptionError(f"{name} is no list.", given=_shown(value), expected=expected) from None
 
 
 def _model_defaults(config: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model's generation_config.json wants where the caller said nothing."""
-    neutral = {"top_k": 0, "top_p": 1.0, "typical_p": 1.0, "min_p": 0.0}
-    names = ("repetition_penalty", "length_penalty", "max_new_tokens", "min_new_tokens")
-    found = {name: config[name] for name in names if config.get(name) is not None}
-    samples = config.get("do_sample", False) and "beams" not in asked
-    temperature = asked.get("temperature", config.get("temperature", 1.0) if samples else 0.0)
-    if any(name in asked for name in _SAMPLING) and "temperature" not in asked:
-        temperature = temperature or 1.0  # to ask for top_p is to ask for sampling
-    found["temperature"] = temperature
-    if temperature:
-        values = {name: config.get(name) for name in _SAMPLING}
-        found |= {name: value for name, value in values.items() if value not in (None, neutral[name])}
-    elif config.get("num_beams", 1) > 1 and "best_of" not in asked:
-        found["beams"] = config["num_beams"]
-    return found
+    """What the model's generation_config.json wants where the caller said nothing and nothing contradicts it."""
+    own = {ours: config.get(theirs) for ours, theirs in _CONFIG_NAMES.items() if ours not in asked}
+    wanted = {name: value for name, value in own.items() if value is not None and value not in _OFF.get(name, ())}
+    temperature = _temperature(config, asked, wanted.pop("temperature", 1.0))
+    if _holds(_number(0, above=True), temperature):
+        wanted.pop("beams", None)
+    else:
+        wanted = {name: value for name, value in wanted.items() if name not in _SAMPLING}
+    if "logprobs" in asked or "best_of" in asked:
+        wanted.pop("beams", None)
+    if asked.get("beams", wanted.get("beams", 1)) == 1:
+        wanted.pop("length_penalty", None)
+    for name, value in wanted.items():
+        _check_own(name, value)
+    most = asked.get("max_new_tokens")
+    if _is_whole(most) and wanted.get("min_new_tokens", 0) > most:
+        del wanted["min_new_tokens"]
+    return wanted | {"temperature": temperature}
 
 
-def _whole(least: int) -> Any:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _temperature(config: Mapping[str, Any], asked: Mapping[str, Any], own: Any) -> Any:
+    """The caller's, or else the model's own if it samples."""
+    if "temperature" in asked:
+        return asked["temperature"]
+    asked_to_draw = any(name in asked for name in _SAMPLING)  # to ask for top_p is to ask for sampling
+    if not asked_to_draw and (config.get("do_sample") is not True or asked.get("beams", 1) != 1):
+        return 0.0
+    _check_own("temperature", own)
+    return own or float(asked_to_draw)
 
 
-def _number(low: float, high: float = math.inf, *, above: bool = False) -> Any:
+def _check_own(name: str, value: Any) -> None:
+    right, expected = _RANGES[name]
+    if not _holds(right, value):
+        problem = f"The model's generation_config.json has a wrong {_CONFIG_NAMES[name]}."
+        hint = f"mend the file, or give {name.replace('default_', 'max_')}"
+        raise OptionError(problem, given=_shown(value), expected=expected, hint=hint)
+
+
+# Our names for fields of generation_config.json, and values there that stand for "off".
+_CONFIG_NAMES = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repetition_penalty": "repetition_penalty",
+    "min_new_tokens": "min_new_tokens",
+    "default_new_tokens": "max_new_tokens",
+    "beams": "num_beams",
+    "length_penalty": "length_penalty",
+}
+_OFF: dict[str, tuple[Any, ...]] = {"top_k": (0, -1), "top_p": (1,), "typical_p": (1,), "min_p": (0,), "beams": (1,)}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _whole(least: int, most: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: _is_whole(value) and least <= value <= most
+
+
+def _number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
     def right(value: Any) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return is_number and (low < value <= high if above else low <= value <= high)
+        return _is_number(value) and math.isfinite(value) and (low < value if above else low <= value) and value <= high
 
     return right
 
 
-def _holds(right: Any, value: Any) -> bool:
+def _holds(right: Callable[[Any], bool], value: Any) -> bool:
+    """Whether a value of any type is right; what it cannot be asked it is not."""
     try:
         return bool(right(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError, ArithmeticError):
         return False
 
 
+def _shown(value: Any) -> str:
+    """A value for an error message, never long."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # an int too long to be written, or an object whose repr fails
+        return type(value).__name__
+
+
 def _texts(value: Any) -> bool:
-    return len(value) <= 64 and all(isinstance(text, str) and text for text in value)
+    if isinstance(value, str) or len(value) > _MOST_STOPS:
+        return False
+    return all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in value)
 
 
 def _biases(value: Mapping[Any, Any]) -> bool:
-    return all(_whole(0)(token) and isinstance(bias, int | float) and bias < math.inf for token, bias in value.items())
+    return all(
+        _is_whole(token) and token >= 0 and _is_number(bias) and bias < math.inf for token, bias in value.items()
+    )
 
 
-_RANGES: dict[str, tuple[Any, str]] = {
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": (_whole(1), "a whole number of at least 1"),
     "min_new_tokens": (_whole(0), "a whole number of at least 0"),
     "temperature": (_number(0), "a number of at least 0"),
@@ -191,29 +256,39 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "frequency_penalty": (_number(-100, 100), "-100 to 100"),
     "logit_bias": (_biases, "token ids, each with a number or -inf"),
     "seed": (_whole(0), "a whole number of at least 0"),
-    "stop": (_texts, "at most 64 texts, none empty"),
-    "stop_tokens": (lambda value: all(_whole(0)(token) for token in value), "token ids"),
-    "logprobs": (lambda value: _whole(0)(value) and value <= 100, "0 to 100 alternatives"),
-    "best_of": (lambda value: _whole(1)(value) and value <= 256, "1 to 256"),
-    "beams": (lambda value: _whole(1)(value) and value <= 256, "1 to 256"),
-    "length_penalty": (_number(-100, 100), "-100 to 100"),
+    "stop": (_texts, f"at most {_MOST_STOPS} texts, none empty or over {_LONGEST_STOP} characters"),
+    "stop_tokens": (lambda value: all(map(_whole(0), value)), "token ids"),
+    "logprobs": (_whole(0, 100), "0 to 100 alternatives"),
+    "best_of": (_whole(1, 256), "1 to 256"),
+    "beams": (_whole(1, 256), "1 to 256"),
+    "length_penalty": (_number(-10, 10), "-10 to 10"),
+    "default_new_tokens": (_whole(1), "a whole number of at least 1"),
 }
+_OPTIONAL = {field.name for field in dataclasses.fields(GenerationOptions) if field.default is None}
 
 
 def _refuse_contradictions(options: GenerationOptions) -> None:
-    def refuse(problem: str, hint: str) -> None:
+    for problem, hint in _contradictions(options):
         raise OptionError(problem, hint=hint)
 
+
+def _contradictions(options: GenerationOptions) -> Iterator[tuple[str, str]]:
+    """What does not fit together, and the way out."""
     sampling = [name for name in _SAMPLING if getattr(options, name) is not None]
+    most, beams = options.max_new_tokens, options.beams > 1
+    if beams and (sampling or not options.greedy):
+        drawing = ", ".join([*([] if options.greedy else ["temperature"]), *sampling])
+        yield f"beams: a beam search does not draw at random, which {drawing} would.", f"leave out {drawing}, or beams"
     if options.greedy and sampling:
-        refuse(f"{sampling[0]} has no meaning at temperature 0.", "raise temperature, or leave it out")
+        yield f"{', '.join(sampling)}: no meaning at temperature 0.", "raise temperature, or leave it out"
     if options.greedy and options.best_of > 1:
-        refuse("best_of draws several answers, and at temperature 0 all are the same.", "raise temperature")
-    if options.beams > 1 and not options.greedy:
-        refuse("A beam search does not draw at random.", "leave out temperature, or beams")
-    if options.beams > 1 and options.best_of > 1:
-        refuse("best_of and beams are two ways to choose one answer.", "leave one of them out")
-    if options.beams > 1 and options.logprobs is not None:
-        refuse("A beam search gives no logprobs for each token.", "leave out logprobs, or beams")
-    if options.max_new_tokens is not None and options.min_new_tokens > options.max_new_tokens:
-        refuse("min_new_tokens is more than max_new_tokens.", "make them fit each other")
+        yield "best_of draws several answers, and at temperature 0 all are the same.", "raise temperature"
+    if beams and options.best_of > 1:
+        yield "best_of and beams are two ways to choose one answer.", "leave one of them out"
+    if beams and options.logprobs is not None:
+        yield "beams: a beam search gives no logprobs for each token.", "leave out logprobs, or beams"
+    if not beams and options.length_penalty != 1:
+        yield "length_penalty is for a beam search.", "set beams, or leave it out"
+    if most is not None and options.min_new_tokens > most:
+        shown = _shown(options.min_new_tokens), _shown(most)
+        yield f"min_new_tokens {shown[0]} is more than max_new_tokens {shown[1]}.", "make them fit each other"

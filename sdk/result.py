@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; `prompt_tokens` counts what the chat template adds."""
+    """Tokens of one request; `prompt_tokens` counts what the chat template adds, `new_tokens` no stop token."""
 
     prompt_tokens: int
     new_tokens: int
@@ -60,7 +60,7 @@ class Result:
 
     Attributes:
         text: without special tokens and without the stop text.
-        tokens: ids of the answer, without the token that ended it.
+        tokens: ids of the answer, without a stop token that ended it; with those that made a stop text.
         finish_reason: why it ended.
         stop: the stop text or the id of the stop token that ended it, or None.
         usage: token counts.

@@ -8,9 +8,10 @@ __all__ = ["StopText"]
 
 
 class StopText:
-    """Lets text through up to the first stop text.
+    """Lets text through up to the first stop text that is complete; of two that end together, up to the longer one.
 
-    What could still become a stop text is held back, so that nothing has to be taken back.
+    So it does not matter in which pieces the text comes. What could still become a stop text is held back, so that
+    nothing has to be taken back.
 
     Attributes:
         found: the stop text that ended the answer, or None.
@@ -26,9 +27,9 @@ class StopText:
         if not self._stops or self.found is not None:
             return "" if self.found is not None else text
         self._held += text
-        places = [(at, -len(stop), stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        places = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if places:
-            at, _, self.found = min(places)
+            _, at, self.found = min(places)
             passed, self._held = self._held[:at], ""
             return passed
         keep = self._open()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..fusion.checkpoints import save_decoder
 from ..fusion.decoder import Decoder
 from .engine import EngineInfo, EngineState
 
-__all__ = ["TorchEngine", "TorchState"]
+__all__ = ["TorchEngine", "TorchState", "memory_guard"]
 
 _PREFILL_CHUNK = 2048  # tokens; bounds what a long prompt's hidden states take
 
@@ -41,14 +42,16 @@ class TorchState:
         return tuple(length for cache in self.caches for length in cache.lengths)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keeps `rows` in that order; a row named twice is duplicated."""
-        if self._together:
-            self.caches[0].select(rows)
-        else:
-            first = {row: place for place, row in reversed(list(enumerate(rows)))}
-            self.caches = [
-                self.caches[row] if first[row] == place else self.caches[row].copy() for place, row in enumerate(rows)
-            ]
+        """Keeps `rows` in that order; a row named twice is duplicated.
+
+        Raises:
+            EngineError: out of memory.
+        """
+        with memory_guard(f"{len(rows)} rows of {max(self.lengths)} tokens"):
+            if self._together:
+                self.caches[0].select(rows)
+            else:
+                self.caches = self._picked(rows)
         self.tokens = [list(self.tokens[row]) for row in rows]
         self.regimes = [self.regimes[row] for row in rows]
 
@@ -59,6 +62,10 @@ class TorchState:
             cache.truncate(left[: cache.rows])
             left = left[cache.rows :]
         self.tokens = [tokens[:length] for tokens, length in zip(self.tokens, lengths, strict=True)]
+
+    def _picked(self, rows: Sequence[int]) -> list[KeyValueCache]:
+        first = {row: place for place, row in reversed(list(enumerate(rows)))}
+        return [self.caches[row] if first[row] == place else self.caches[row].copy() for place, row in enumerate(rows)]
 
 
 class TorchEngine:
@@ -88,34 +95,52 @@ class TorchEngine:
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[TorchState, NDArray[np.float32]]:
-        """Reads each prompt on its own and joins the rows: no padding is computed, and a row's result is its own."""
-        state, logits = self._prefill([list(prompt) for prompt in prompts])
-        return state, _array(logits)
+        """Reads each prompt on its own and joins the rows: no padding is computed, and a row's result is its own.
+
+        Raises:
+            EngineError: out of memory.
+        """
+        with memory_guard(f"{len(prompts)} prompts of up to {max(map(len, prompts))} tokens"):
+            state, logits = self._prefill([list(prompt) for prompt in prompts])
+            return state, _array(logits)
 
     @torch.inference_mode()
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Appends one token to each row."""
+        """Appends one token to each row.
+
+        Raises:
+            EngineError: out of memory.
+        """
         assert isinstance(state, TorchState), "a state belongs to the engine that made it"
         for held, token in zip(state.tokens, tokens, strict=True):
             held.append(token)
-        if self._regimes(state.tokens) != state.regimes:
-            # Rotary frequencies change with the length (LongRoPE, dynamic NTK): what is cached was turned by others.
-            fresh, logits = self._prefill(state.tokens)
-            state.caches, state.regimes = fresh.caches, fresh.regimes
-            return _array(logits)
-        ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
-        parts = ids.split([cache.rows for cache in state.caches])
-        return _array(torch.cat([self._forward(part, cache) for part, cache in zip(parts, state.caches, strict=True)]))
+        with memory_guard(f"{len(tokens)} rows of up to {max(map(len, state.tokens))} tokens"):
+            return _array(self._step(state, tokens))
 
     @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """The logits [T, V] after every token."""
-        ids = torch.tensor([list(tokens)], device=self.decoder.device)
-        return _array(self.decoder(ids)[0][:, None])
+        """The logits [T, V] after every token.
+
+        Raises:
+            EngineError: out of memory.
+        """
+        with memory_guard(f"the logits of all {len(tokens)} tokens"):
+            ids = torch.tensor([list(tokens)], device=self.decoder.device)
+            return _array(self.decoder(ids)[0][:, None])
 
     def save(self, directory: Path) -> None:
         """Writes the decoder as a Hugging Face directory."""
         save_decoder(self.decoder, directory, raw_config=self._raw_config)
+
+    def _step(self, state: TorchState, tokens: Sequence[int]) -> torch.Tensor:
+        if self._regimes(state.tokens) != state.regimes:
+            # Rotary frequencies change with the length (LongRoPE, dynamic NTK): what is cached was turned by others.
+            fresh, logits = self._prefill(state.tokens)
+            state.caches, state.regimes = fresh.caches, fresh.regimes
+            return logits
+        ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
+        parts = ids.split([cache.rows for cache in state.caches])
+        return torch.cat([self._forward(part, cache) for part, cache in zip(parts, state.caches, strict=True)])
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
@@ -141,14 +166,35 @@ class TorchEngine:
         return [self.decoder.frequencies_regime(len(row)) for row in rows]
 
     def _forward(self, ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
-        try:
-            return self.decoder(ids, cache=cache, logits="last")
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EngineError(
-                "Out of memory while computing.",
-                given=f"{ids.shape[0]} rows of {max(cache.lengths) + ids.shape[1]} tokens",
-                hint="send fewer or shorter prompts at once, or load the model with dtype='bfloat16'",
-            ) from error
+        return self.decoder(ids, cache=cache, logits="last")
+
+
+@contextmanager
+def memory_guard(
+    work: str, *, hint: str = "send fewer or shorter prompts at once, or load the model with dtype='bfloat16'"
+) -> Iterator[None]:
+    """Turns torch's and Python's ways to run out of memory into one error.
+
+    Args:
+        work: what needs the memory.
+        hint: the way out.
+
+    Raises:
+        EngineError: out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _tells_of_memory(error):
+            raise
+        # The traceback's frames would hold on to the tensors.
+        raise EngineError("Out of memory.", given=work, hint=hint) from error.with_traceback(None)
+
+
+def _tells_of_memory(error: RuntimeError) -> bool:
+    """On processors (and Apple's) torch has no class of its own for it."""
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "allocate memory", "not enough memory"))
 
 
 def _array(logits: torch.Tensor) -> NDArray[np.float32]:

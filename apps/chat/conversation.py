@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from ...sdk import Message, Model, Options, Result
+from ..terminal import read_line
 
 __all__ = ["converse"]
 
@@ -13,7 +13,9 @@ _ENDINGS = ("/quit", "/exit")
 
 
 def converse(model: Model, *, system: str | None, options: Options) -> Iterator[Result]:
-    """Reads turns from standard input and prints the answers, until an empty line, /quit or the end of input.
+    """Reads turns from standard input and prints the answers, until /quit, /exit or the end of input.
+
+    Blank lines are passed over.
 
     Nothing of the history is ever dropped: a conversation that outgrows the context ends with an error that says so.
 
@@ -37,9 +39,6 @@ def converse(model: Model, *, system: str | None, options: Options) -> Iterator[
 
 
 def _read() -> str | None:
-    """The next turn, or None at the end; the prompt is shown to people only."""
-    if sys.stdin.isatty():
-        print("> ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    turn = line.strip()
-    return None if not turn or turn in _ENDINGS else turn
+    """The next turn, or None at the end."""
+    turn = read_line()
+    return None if turn in _ENDINGS else turn

@@ -16,8 +16,9 @@ _INITIALISERS: tuple[Callable[..., Any], ...] = (
     nn.init.uniform_,
     nn.init.normal_,
     nn.init.kaiming_uniform_,
-    nn.init.trunc_normal_,
-    nn.init.xavier_uniform_,
+    # What the others (xavier, truncated normal, …), which no mode sees, come down to.
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
 )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .naming import shortened
 from .pickle_file import PickleFile
 from .safetensors_file import SafetensorsFile
 from .tensor_file import TensorFile
@@ -33,8 +35,12 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, too large, or no JSON object.
     """
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path.name} is too large.", given=path.stat().st_size, expected=_LARGEST_JSON)
+        status = path.stat()
+        if status.st_size > _LARGEST_JSON:
+            given, expected = f"{status.st_size} bytes", f"at most {_LARGEST_JSON}"
+            raise CheckpointError(f"{path.name} is too large.", given=given, expected=expected)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise CheckpointError(f"{path.name} is not a file.", given=stat.filemode(status.st_mode))
         loaded = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         hint = "give the directory of a checkpoint, or a GGUF file"
@@ -81,7 +87,7 @@ def _shards(directory: Path, index: str) -> list[Path]:
     names = sorted(set(mapping.values()))
     for name in names:
         if Path(name).name != name or not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise CheckpointError(f"{index} names a file outside its directory.", given=ascii(name[:_LONGEST_NAME]))
+            raise CheckpointError(f"{index} names a file outside its directory.", given=shortened(name))
         if not (directory / name).is_file():
             raise CheckpointError(f"{index} names a shard that is missing.", given=name, hint="fetch the shard again")
     return [directory / name for name in names]

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .naming import is_tensor_name, shortened
 
 __all__ = ["PickleFile"]
+
+_MOST_SHARED = 4  # names for the same numbers: tied embeddings stand under up to four
 
 
 class PickleFile:
@@ -32,11 +35,12 @@ class PickleFile:
         except Exception as error:  # a damaged pickle raises anything
             raise CheckpointError(
                 f"{path.name} cannot be read as a checkpoint of plain tensors.",
-                given=str(error).split("\n", 1)[0],
+                given=shortened(str(error).split("\n", 1)[0]),
                 hint="ask its author for safetensors; pickles that need code are never run",
             ) from error
         if not isinstance(loaded, dict) or not all(_is_weight(*item) for item in loaded.items()):
             raise CheckpointError(f"{path.name} is not a dictionary of tensors.", given=type(loaded).__name__)
+        _check_size(path, loaded)
         self._tensors: dict[str, Tensor] = loaded
 
     @property
@@ -63,4 +67,19 @@ class PickleFile:
 
 
 def _is_weight(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    if not is_tensor_name(name) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_nested
+
+
+def _check_size(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A tensor may be a view that repeats a few stored numbers without end: more must not come out than went in."""
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors.values())}
+    held = min(sum(storages.values()), path.stat().st_size)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > _MOST_SHARED * held:
+        raise CheckpointError(
+            f"{path.name} claims more numbers than it holds.",
+            given=f"tensors of {claimed} bytes over {held} bytes of data",
+            hint="ask its author for safetensors",
+        )

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .naming import is_tensor_name, shortened
 
 __all__ = ["SafetensorsFile"]
 
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-_LONGEST_NAME = 256  # characters
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -140,7 +140,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the key {_short(twice)} stands twice")
+        raise ValueError(f"the key {shortened(twice)} stands twice")
     return fields
 
 
@@ -151,23 +151,17 @@ def _entry(path: Path, name: str, fields: Any, start: int) -> _Entry:
         valid = all(type(number) is int and 0 <= number < 1 << 60 for number in numbers) and len(shape) <= 16
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path.name}: the entry of {_short(name)} is malformed.", given=_short(fields)
+            f"{path.name}: the entry of {shortened(name)} is malformed.", given=shortened(fields)
         ) from error
-    if not name.isprintable() or len(name) > _LONGEST_NAME:
-        raise CheckpointError(f"{path.name}: no tensor has a name like this.", given=_short(name))
+    if not is_tensor_name(name):
+        raise CheckpointError(f"{path.name}: no tensor has a name like this.", given=shortened(name))
     if not valid or prod(shape) * dtype.itemsize != end - begin:
         raise CheckpointError(
             f"{path.name}: the entry of {name} contradicts itself.",
-            given=_short(fields),
+            given=shortened(fields),
             expected="shape x element size = length of data_offsets",
         )
     return _Entry(dtype, shape, start + begin, start + end)
-
-
-def _short(value: object) -> str:
-    """What a stranger's file says, fit for a message: of bounded length, without control characters."""
-    text = ascii(value)
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
 
 
 def _check_cover(path: Path, entries: dict[str, _Entry], start: int, size: int) -> None:

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-__all__ = ["TensorFile"]
+__all__ = ["TensorFile", "holds_weights"]
+
+_NO_WEIGHTS = ("int", "uint", "bool", "complex", "quint", "qint")
 
 
 class TensorFile(Protocol):
@@ -37,3 +39,12 @@ class TensorFile(Protocol):
     def close(self) -> None:
         """Gives the file back."""
         ...
+
+
+def holds_weights(dtype: str) -> bool:
+    """Whether a stored element type stands for real numbers as it is: integers need scales that only their maker knows.
+
+    Args:
+        dtype: as `TensorFile.dtype` names it, e.g. ``bfloat16``, ``Q4_1`` or ``int8``.
+    """
+    return not dtype.startswith(_NO_WEIGHTS)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ...encoders.errors import CheckpointError
-from ...encoders.storage import TensorFile
+from ...encoders.storage import TensorFile, holds_weights, listed
 from ..families import Target
 
 __all__ = ["check_names", "check_shapes", "exported", "fill", "stored_shape"]
-
-_LISTED = 5  # names in a message
-_NO_WEIGHTS = ("int", "uint", "bool", "complex", "quint", "qint")
 
 
 def check_names(targets: Mapping[str, Target], found: Mapping[str, TensorFile], ignored: tuple[str, ...]) -> None:
@@ -29,14 +26,14 @@ def check_names(targets: Mapping[str, Target], found: Mapping[str, TensorFile], 
     if missing:
         raise CheckpointError(
             f"{len(missing)} of {len(targets)} tensors are missing from {files}.",
-            given=f"{len(found)} tensors, without {_some(missing)}",
+            given=f"{len(found)} tensors, without {listed(missing)}",
             expected="every tensor that config.json calls for",
             hint="fetch the checkpoint again, or check that config.json belongs to it",
         )
     if surplus:
         raise CheckpointError(
             f"{files} holds {len(surplus)} tensors that this family does not use.",
-            given=_some(surplus),
+            given=listed(surplus),
             expected=f"only the {len(targets)} tensors that config.json calls for",
             hint="the model may be a variant of its family that Sensorium does not know",
         )
@@ -66,7 +63,7 @@ def check_shapes(
                 expected=list(expected),
             )
         kind = found[name].dtype(name)
-        if kind.startswith(_NO_WEIGHTS):
+        if not holds_weights(kind):
             raise CheckpointError(
                 f"{found[name].name}: {name} holds no weights that Sensorium can read.",
                 given=kind,
@@ -83,7 +80,9 @@ def fill(target: Target, parameters: Mapping[str, Tensor], file: TensorFile, nam
     if len(parts) == 1 and not (rule.transposed or rule.interleaved_heads or rule.offset):
         file.read(name, parts[0])
         return
-    stored = torch.empty(stored_shape(target, parameters), dtype=parts[0].dtype)
+    # In bfloat16 most of a norm's weight would be lost in weight + 1.
+    dtype = torch.promote_types(parts[0].dtype, torch.float32) if rule.offset else parts[0].dtype
+    stored = torch.empty(stored_shape(target, parameters), dtype=dtype)
     file.read(name, stored)
     rows = stored.T if rule.transposed else stored
     if rule.interleaved_heads:
@@ -109,9 +108,3 @@ def _halves(rows: Tensor, heads: int) -> Tensor:
     """Rows of each head from pairs of neighbours (0, 1), (2, 3) … to pairs of halves (0, d/2), (1, d/2 + 1) …"""
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return pairs.transpose(1, 2).reshape(rows.shape)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -6,6 +6,9 @@ scale, 16 bytes of nibbles: first half low, second half high) and block_q4_1 (fl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
@@ -23,15 +26,11 @@ def dequantized(data: NDArray[np.uint8], kind: GGMLQuantizationType) -> NDArray[
     """
     if kind == GGMLQuantizationType.F32:
         return data.view(np.float32).copy()  # a frozen buffer would make torch warn
-    if kind == GGMLQuantizationType.Q8_0:
-        return _q8_0(data)
-    if kind == GGMLQuantizationType.Q4_0:
-        return _q4(data, has_minimum=False)
-    if kind == GGMLQuantizationType.Q4_1:
-        return _q4(data, has_minimum=True)
-    from gguf.quants import dequantize
-
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged file may hold any bits
+        if kind in _OURS:
+            return _OURS[kind](data)
+        from gguf.quants import dequantize
+
         return np.ascontiguousarray(dequantize(data, kind), dtype=np.float32).reshape(-1)
 
 
@@ -58,3 +57,10 @@ def _q4(data: NDArray[np.uint8], *, has_minimum: bool) -> NDArray[np.float32]:
         out -= 8
         out *= factors
     return out.reshape(-1)
+
+
+_OURS: dict[GGMLQuantizationType, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
+    GGMLQuantizationType.Q8_0: _q8_0,
+    GGMLQuantizationType.Q4_0: partial(_q4, has_minimum=False),
+    GGMLQuantizationType.Q4_1: partial(_q4, has_minimum=True),
+}

@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError
+from ...encoders.storage import is_tensor_name, shortened
 from .gguf_blocks import dequantized
 
 __all__ = ["GGUFFile", "GGUFTensor"]
@@ -31,7 +33,8 @@ _MAGIC = b"GGUF"
 _MOST_TENSORS = 1 << 17
 _MOST_KEYS = 1 << 16
 _MOST_DIMENSIONS = 4
-_LONGEST_NAME = 1 << 16  # bytes
+_MOST_VALUES = 1 << 23  # in all arrays together; the largest vocabularies have a million or two with their merges
+_LONGEST_KEY = 1 << 16  # bytes
 _DEEPEST_ARRAY = 4
 _LARGEST_HEADER = 1 << 28  # bytes; a vocabulary of a million long tokens fits many times
 _SCALARS: dict[GGUFValueType, str] = {
@@ -91,21 +94,31 @@ class GGUFFile:
             self.close()
             raise
 
-    def read(self, name: str, rows: slice | None = None) -> NDArray[np.float32]:
-        """A tensor, or a range of its outermost dimension, dequantized to float32.
+    def read(self, name: str) -> NDArray[np.float32]:
+        """A tensor, dequantized to float32.
+
+        Raises:
+            CheckpointError: as `part`.
+        """
+        tensor = self.tensors[name]
+        return self.part(name, 0, prod(tensor.shape)).reshape(tensor.shape)
+
+    def part(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """The weights `start` to `stop` of a flattened tensor, whole blocks, as float32 [stop - start].
 
         Raises:
             CheckpointError: the file ends early, or its kind of quantization is not one that can be read.
         """
         tensor = self.tensors[name]
-        first, last, _ = (rows or slice(None)).indices(tensor.shape[0])
-        stride = tensor.nbytes // tensor.shape[0]
-        data = _pread(self._descriptor, (last - first) * stride, tensor.offset + first * stride)
-        if len(data) != (last - first) * stride:
-            raise CheckpointError(f"{self.path.name}: the data of {name} ends early.", given=f"{len(data)} bytes")
-        shape = (last - first, *tensor.shape[1:])
+        count, size = GGML_QUANT_SIZES[tensor.type]  # weights and bytes of a block
+        assert start % count == stop % count == 0, "parts are whole blocks"
+        wanted = (stop - start) // count * size
+        data = _pread(self._descriptor, wanted, tensor.offset + start // count * size)
+        if len(data) != wanted:
+            given, expected = f"{len(data)} bytes", f"{wanted} bytes"
+            raise CheckpointError(f"{self.path.name}: the data of {name} ends early.", given=given, expected=expected)
         try:
-            return dequantized(np.frombuffer(data, np.uint8), tensor.type).reshape(shape)
+            return dequantized(np.frombuffer(data, np.uint8), tensor.type)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"{self.path.name}: {name} has a quantization that cannot be read.",
@@ -139,15 +152,16 @@ class _Header:
         self._data = _pread(descriptor, min(self.size, 1 << 16), 0)
         self._descriptor = descriptor
         self._at = 0
+        self._values = 0
 
     def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
         """Metadata and tensors."""
         tensors, keys = self._counts()
         metadata: dict[str, Any] = {}
         for _ in range(keys):
-            key = self._string(_LONGEST_NAME, "a key")
+            key = self._string(_LONGEST_KEY, "a key")
             if key in metadata:
-                raise self._fault("a key stands twice", key)
+                raise self._fault("a key stands twice", shortened(key))
             metadata[key] = self._value(self._value_type(), 0)
         return metadata, self._tensors(tensors, metadata.get("general.alignment", 32))
 
@@ -166,15 +180,19 @@ class _Header:
 
     def _tensors(self, count: int, alignment: object) -> dict[str, GGUFTensor]:
         if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise self._fault("impossible alignment", alignment, "a power of two")
+            raise self._fault("impossible alignment", shortened(alignment), "a power of two")
         found: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
         for _ in range(count):
-            name = self._string(_LONGEST_NAME, "a tensor's name")
+            name = self._string(_LONGEST_KEY, "a tensor's name")
+            if not is_tensor_name(name):
+                raise self._fault("no tensor has a name like this", shortened(name))
             if name in found:
                 raise self._fault("a tensor stands twice", name)
             found[name] = self._tensor(name)
         start = -(-self._at // alignment) * alignment
-        return {name: self._placed(name, *info, start, alignment) for name, info in found.items()}
+        placed = {name: self._placed(name, *info, start, alignment) for name, info in found.items()}
+        self._check_apart(placed)
+        return placed
 
     def _tensor(self, name: str) -> tuple[tuple[int, ...], GGMLQuantizationType, int]:
         (dimensions,) = struct.unpack("<I", self._take(4))
@@ -200,6 +218,14 @@ class _Header:
             raise self._fault(f"{name} does not lie in the file", given, "an aligned place before the file's end")
         return GGUFTensor(shape, kind, start + offset, nbytes)
 
+    def _check_apart(self, tensors: dict[str, GGUFTensor]) -> None:
+        """No two tensors share bytes: else a small file could claim a model of any size."""
+        ordered = sorted(tensors.items(), key=lambda item: item[1].offset)
+        for (name, tensor), (other, following) in pairwise(ordered):
+            end = tensor.offset + tensor.nbytes
+            if following.offset < end:
+                raise self._fault(f"{name} and {other} overlap", f"{other} at {following.offset}", f"at {end} or later")
+
     def _value_type(self) -> GGUFValueType:
         (kind,) = struct.unpack("<I", self._take(4))
         try:
@@ -223,6 +249,9 @@ class _Header:
         smallest = 8 if kind == GGUFValueType.STRING else 12 if kind == GGUFValueType.ARRAY else 1
         if count * smallest > self.size - self._at:
             raise self._fault("an array is longer than the file", f"{count} values")
+        self._values += count
+        if self._values > _MOST_VALUES:
+            raise self._fault("arrays beyond all sense", f"{self._values} values or more", f"at most {_MOST_VALUES}")
         if kind in (GGUFValueType.STRING, GGUFValueType.ARRAY):
             return [self._value(kind, depth + 1) for _ in range(count)]
         code = _SCALARS[kind]

@@ -1,4 +1,4 @@
-"""A GGUF file's tensors as the loader wants them: read and dequantized a range of rows at a time."""
+"""A GGUF file's tensors as the loader wants them: read and dequantized a part at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .gguf_file import GGUFFile
 
 __all__ = ["GGUFTensors"]
 
-_CHUNK = 16 << 20  # elements dequantized at a time: 64 MiB of float32
+_CHUNK = 1 << 20  # weights dequantized at a time, whole blocks of every kind: 4 MiB of float32, and a few times that while numpy works
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"} | {
+    f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)
+}
 
 
 class GGUFTensors:
@@ -46,17 +49,19 @@ class GGUFTensors:
         return {name: tuple(tensor.shape) for name, tensor in self._file.tensors.items()}
 
     def dtype(self, name: str) -> str:
-        """The stored type: ``float32``, ``float16``, ``bfloat16``, or a quantization such as ``Q4_1``."""
+        """The stored type: ``float32``, ``float16``, ``bfloat16`` …, or a quantization such as ``Q4_1``."""
         kind = self._file.tensors[name].type.name
-        return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(kind, kind)
+        return _DTYPES.get(kind, kind)
 
     def read(self, name: str, destination: Tensor) -> None:
-        """Dequantizes a tensor into `destination`, a range of rows at a time."""
-        shape = self.shapes[name]
-        rows = max(1, _CHUNK // max(1, torch.Size(shape[1:]).numel()))
-        for start in range(0, shape[0], rows):
-            part = self._file.read(name, slice(start, min(start + rows, shape[0])))
-            destination[start : start + rows].copy_(torch.from_numpy(part))
+        """Dequantizes a tensor into `destination`, a part at a time."""
+        destination = destination.detach()
+        flat = destination.view(-1) if destination.is_contiguous() else torch.empty(destination.numel())
+        for start in range(0, len(flat), _CHUNK):
+            stop = min(start + _CHUNK, len(flat))
+            flat[start:stop].copy_(torch.from_numpy(self._file.part(name, start, stop)))
+        if not destination.is_contiguous():
+            destination.copy_(flat.view(destination.shape))
 
     def factors(self, name: str) -> list[float]:
         """A small one-dimensional tensor as numbers (rotary factors)."""
