@@ -12,7 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ..errors import InvalidInputError
 
@@ -28,6 +28,7 @@ _RATE = 16_000
 _FLOOR = 1e-10  # power
 _RANGE = 8.0  # log10 units that are kept below the loudest
 _FRAMES_AT_ONCE = 3000  # bounds memory on long sounds
+_LOUDEST = 1e9  # samples beyond it have powers that float32 cannot hold
 
 
 def mel_filters(bins: int) -> Tensor:
@@ -155,7 +156,7 @@ class LogMel(nn.Module):
         if frames < 2 or frames * HOP < samples.shape[0]:
             expected = max(2, -(-samples.shape[0] // HOP))
             raise InvalidInputError("Too few frames for a sound.", given=frames, expected=f"at least {expected}")
-        padded = F.pad(samples, (0, frames * HOP - samples.shape[0]))
+        padded = F.pad(samples.clamp(-_LOUDEST, _LOUDEST), (0, frames * HOP - samples.shape[0]))
         context = F.pad(padded[None, None], (_CONTEXT, _CONTEXT), mode="reflect")[0]
         log = torch.empty(self.bins, frames, dtype=self.window.dtype, device=samples.device)
         for first in range(0, frames, _FRAMES_AT_ONCE):
