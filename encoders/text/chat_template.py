@@ -21,24 +21,29 @@ import jinja2.utils
 import jinja2.visitor
 
 from ..errors import ChatTemplateError, InvalidInputError
+from .messages import plain_data
 from .template_bounds import (
-    LARGEST_VALUE,
     WIDEST,
     Fault,
     check_call,
+    check_indent,
     check_operands,
+    check_percent,
     check_replace,
     current_meter,
     joined,
     metered,
+    size_of,
 )
 
 __all__ = ["ChatTemplate"]
 
-_LONGEST_SOURCE = 1 << 20  # characters
+# Compiling takes far more memory and time than reading; templates of models have some ten thousand characters.
+_LONGEST_SOURCE = 1 << 17  # characters
+_MOST_NODES = 1 << 15
 _SHOWN = 300
 _REFUSED_FILTERS = ("pprint", "urlize", "wordwrap", "xmlattr")
-_NARROW_FILTERS = ("batch", "center", "indent", "round", "slice")
+_NARROW_FILTERS = ("batch", "center", "round", "slice")
 _MADE = "__made__"
 
 
@@ -57,7 +62,7 @@ class _Generation(jinja2.ext.Extension):
 class _Watched(jinja2.visitor.NodeTransformer):
     """Lets every turn of a loop, every literal, every slice and every piece of output be seen by the meter."""
 
-    def _wrapped(self, node: jinja2.nodes.Node, parts: list[Any]) -> jinja2.nodes.Call:
+    def _wrapped(self, node: jinja2.nodes.Node, parts: list[Any]) -> jinja2.nodes.Node:
         name = jinja2.nodes.Name(_MADE, "load").set_lineno(node.lineno)
         return jinja2.nodes.Call(name, parts, [], None, None).set_lineno(node.lineno)
 
@@ -102,7 +107,11 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**", "%", "+"])
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
-        return _Watched().visit(super()._parse(source, name, filename))
+        parsed = super()._parse(source, name, filename)
+        count = sum(1 for _ in parsed.find_all(jinja2.nodes.Node))
+        if count > _MOST_NODES:
+            raise jinja2.TemplateSyntaxError(f"more than {_MOST_NODES} parts", 1)
+        return _Watched().visit(parsed)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, refused where its result would be huge."""
@@ -157,9 +166,9 @@ class ChatTemplate:
         if not messages:
             raise InvalidInputError("A chat has no messages.", given="an empty list", expected="at least one message")
         known = {"tools": None, "documents": None, **values}
-        known |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        known = plain_data({**known, "messages": messages, "add_generation_prompt": add_generation_prompt})
         try:
-            with metered():
+            with metered(known):
                 return self._rendered(known)
         except _Refused as refusal:
             raise ChatTemplateError("The chat template refuses these messages.", given=str(refusal)) from refusal
@@ -174,13 +183,11 @@ class ChatTemplate:
             raise ChatTemplateError("The chat template failed.", given=given) from error
 
     def _rendered(self, known: Mapping[str, Any]) -> str:
-        parts: list[str] = []
-        size = 0
+        meter, parts, size = current_meter(), [], 0
         for part in self._template.generate(known):
             parts.append(part)
-            size += len(part)
-            if size > LARGEST_VALUE:
-                raise Fault(f"more than {LARGEST_VALUE} characters of output")
+            size += size_of(part)
+            meter.check(size)
         return "".join(parts)
 
 
@@ -199,7 +206,7 @@ def _finalized(_context: object, value: Any) -> Any:
     meter.tick()
     meter.measure(value)
     text = str(value)
-    meter.charge(len(text))
+    meter.charge(size_of(text))
     return text
 
 
@@ -215,18 +222,18 @@ def _made(*parts: Any) -> Any:
 def _tojson(
     value: Any,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     """`transformers`' form: nothing is escaped for HTML."""
-    if isinstance(indent, int) and indent > WIDEST:
+    if indent is not None and (len(indent) if isinstance(indent, str) else indent) > WIDEST:
         raise Fault(f"JSON indented by more than {WIDEST} columns")
     encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     meter, parts = current_meter(), []
     for part in encoder.iterencode(value):
         meter.tick()
-        meter.charge(len(part))
+        meter.charge(size_of(part))
         parts.append(part)
     return "".join(parts)
 
@@ -245,7 +252,9 @@ def _compiled(source: str) -> jinja2.Template:
     try:
         return _environment().from_string(source)
     except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
-        raise ChatTemplateError("The chat template cannot be compiled.", given=str(error)[:_SHOWN]) from error
+        too_deep = isinstance(error, RecursionError | MemoryError)  # the latter is what Python's own compiler raises
+        given = "nested too deep" if too_deep else str(error)[:_SHOWN]
+        raise ChatTemplateError("The chat template cannot be compiled.", given=given) from error
 
 
 def _environment() -> _Environment:
@@ -257,7 +266,8 @@ def _environment() -> _Environment:
         finalize=_finalized,
         extensions=[_Generation, jinja2.ext.loopcontrols],
     )
-    filters = {**environment.filters, "tojson": _tojson, "join": _join, "replace": _replace, "sum": _sum}
+    filters = {**environment.filters, "tojson": _tojson, "indent": _indent, "join": _join}
+    filters |= {"replace": _replace, "sum": _sum}
     environment.filters = {name: _bounded(name, plain) for name, plain in filters.items()}
     environment.tests = {name: _ticking(plain) for name, plain in environment.tests.items()}
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _strftime_now, "namespace": _Namespace}
@@ -286,13 +296,19 @@ def _bounded(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         if name in _NARROW_FILTERS and any(isinstance(value, int) and abs(value) > WIDEST for value in values):
             raise Fault(f"the filter {name} by more than {WIDEST}")
         if name == "format":
-            check_operands(meter, "%", str(args[0]), [*args[1:], *kwargs.values()])
+            check_percent(meter, str(args[0]), [*args[1:], *kwargs.values()])
         for value in values:
             meter.measure(value)
         meter.tick()
         return meter.made(plain(*args, **kwargs))
 
     return bounded
+
+
+def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """jinja2's filter with the size of its result checked first."""
+    check_indent(current_meter(), str(s), width)
+    return _PLAIN["indent"](s, width, first, blank)
 
 
 @jinja2.pass_eval_context

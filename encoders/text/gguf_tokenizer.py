@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import TokenizerError
 from .gguf_vocabulary import GGUFVocabulary, TokenType, plain_metadata
@@ -121,12 +121,14 @@ def _unigram(words: GGUFVocabulary) -> Tokenizer:
         unknown = words.types.index(TokenType.UNKNOWN) if TokenType.UNKNOWN in words.types else 0
     tokenizer = Tokenizer(models.Unigram(pieces, unknown, has_bytes))
     charsmap = words.metadata.get("tokenizer.ggml.precompiled_charsmap")
-    if charsmap:
-        tokenizer.normalizer = normalizers.Precompiled(bytes(byte % 256 for byte in charsmap))
+    steps = [normalizers.Precompiled(bytes(byte % 256 for byte in charsmap))] if charsmap else []
     scheme = "always" if words.flag("add_space_prefix", True) else "never"
     squeezes = words.flag("remove_extra_whitespaces", True)
+    if squeezes and scheme == "never":  # cut at spaces, nothing would tell where they were
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(r"\s+"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     spaces = pre_tokenizers.Metaspace(_SPACE, prepend_scheme=scheme, split=squeezes)
-    parts = [pre_tokenizers.WhitespaceSplit(), spaces] if squeezes else [spaces]
+    parts = [pre_tokenizers.WhitespaceSplit(), spaces] if squeezes and scheme == "always" else [spaces]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)  # type: ignore[arg-type]
     blank = decoders.Metaspace(_SPACE, prepend_scheme=scheme, split=squeezes)
     tokenizer.decoder = _sentencepiece_decoder(scheme != "never") if has_bytes else blank
@@ -141,9 +143,18 @@ _BUILDERS: dict[str, Callable[[GGUFVocabulary], Tokenizer]] = {
 
 
 def _add_tokens(tokenizer: Tokenizer, words: GGUFVocabulary) -> None:
-    """Control tokens are special; user-defined ones are matched whole in the text, but are text."""
-    for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
-        found = [token for token, type_ in zip(words.tokens, words.types, strict=True) if type_ == kind]
+    """Control tokens, and those with a role, are special; user-defined ones are matched whole, but are text.
+
+    Padding is no such role: files without a token of its own for it name an ordinary one.
+    """
+    roles = {words.role(name) for name in ("bos", "eos", "unknown")}
+    controls = [
+        token
+        for number, (token, type_) in enumerate(zip(words.tokens, words.types, strict=True))
+        if type_ in (TokenType.CONTROL, TokenType.UNKNOWN) or number in roles
+    ]
+    users = [token for token, type_ in zip(words.tokens, words.types, strict=True) if type_ == TokenType.USER_DEFINED]
+    for found, special in ((controls, True), (users, False)):
         # Not the runs of spaces that were spelled anew: the merges make those.
         added = [AddedToken(token, special=special, normalized=False) for token in found]
         added = [token for token in added if token.content and tokenizer.token_to_id(token.content) is not None]

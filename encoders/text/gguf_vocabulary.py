@@ -98,11 +98,13 @@ class GGUFVocabulary:
 
     def name(self, key: str, default: str) -> str:
         """A text among the metadata."""
-        return str(self.metadata.get(_KEY + key, default))
+        found = self.metadata.get(_KEY + key)
+        return default if found is None else str(found)
 
     def flag(self, key: str, default: bool) -> bool:
         """A truth value among the metadata."""
-        return bool(self.metadata.get(_KEY + key, default))
+        found = self.metadata.get(_KEY + key)
+        return default if found is None else bool(found)
 
     def has(self, key: str) -> bool:
         """Whether the metadata say anything about `key`."""

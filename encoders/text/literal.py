@@ -13,7 +13,19 @@ import tokenizers
 
 from ..errors import ChatTemplateError, TokenizerError
 
-__all__ = ["LiteralTokenizer"]
+__all__ = ["LiteralTokenizer", "encode_with"]
+
+
+def encode_with(backend: tokenizers.Tokenizer, text: str, *, add_special: bool) -> list[int]:
+    """Token ids of a text.
+
+    Raises:
+        TokenizerError: the vocabulary has no token for a character, nor one for unknown ones.
+    """
+    try:
+        return backend.encode(text, add_special_tokens=add_special).ids
+    except Exception as error:  # the Rust side raises bare ones
+        raise TokenizerError("This text cannot be encoded.", given=str(error)[:300]) from error
 
 
 class LiteralTokenizer:
@@ -32,6 +44,9 @@ class LiteralTokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         added = backend.get_added_tokens_decoder()
         self._ids = {token.content: number for number, token in added.items() if token.special}
+        normal = backend.normalizer
+        self._normalize = (lambda text: text) if normal is None else normal.normalize_str
+        self._spelled = {*self._ids, *(self._as_seen(text) for text in self._ids)} - {""}
         # Longest first: an expression takes the first alternative that fits.
         self._texts = sorted(self._ids, key=len, reverse=True)
         # Letters and digits alone: nothing that a template does to a text, such as writing it as JSON, changes it.
@@ -39,20 +54,45 @@ class LiteralTokenizer:
         self._source = backend
 
     def mentions(self, text: str) -> bool:
-        """Whether a text contains the text of a control token."""
-        return any(special in text for special in self._texts)
+        """Whether a text contains the text of a control token, also after a normalizer has made ``<`` of ``＜``."""
+        seen = self._as_seen(text)
+        return any(special in text or special in seen for special in self._spelled)
+
+    def may_spell(self, text: str) -> bool:
+        """Whether a text mentions a control token, or may be made one by what a template puts beside it."""
+        return any(self._open_ends(text)) or self.mentions(text)
+
+    def _open_ends(self, text: str) -> tuple[int, int]:
+        """Numbers of characters at the start and at the end of a text that end or begin a control token."""
+        starts, ends = self._cut_texts
+        longest = min(len(text), max(map(len, self._texts), default=0))
+        head = next((size for size in range(longest, 0, -1) if text[:size] in ends), 0)
+        rest = min(longest, len(text) - head)
+        return head, next((size for size in range(rest, 0, -1) if text[-size:] in starts), 0)
+
+    def _as_seen(self, text: str) -> str:
+        return self._normalize(text).replace(" ", "▁")
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids; the texts of control tokens in it are plain text."""
-        return self._backend.encode(text, add_special_tokens=add_special).ids
+        return encode_with(self._backend, text, add_special=add_special)
 
     def hide(self, value: Any) -> Any:
-        """Texts, also in mappings and lists, in which each control token's text is replaced by a mark."""
+        """Texts, also in mappings and lists, in which what could become a control token is replaced by marks."""
         if isinstance(value, str):
-            return self._pattern.sub(lambda found: self._marks[found[0]], value)
+            head, tail = self._open_ends(value)
+            middle = self._hide_whole(value[head : len(value) - tail])
+            return self._marks.get(value[:head], "") + middle + self._marks.get(value[len(value) - tail :], "")
         if isinstance(value, Mapping):
-            return {self.hide(name): self.hide(item) for name, item in value.items()}
+            return {self._hide_whole(name): self.hide(item) for name, item in value.items()}
         return [self.hide(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def _hide_whole(self, text: Any) -> Any:
+        return self._pattern.sub(lambda found: self._marks[found[0]], text) if isinstance(text, str) else text
+
+    def medium(self, number: int) -> str:
+        """A mark that stands for medium `number` of a prompt; nobody's text can spell it."""
+        return f"{self._nonce}m{number}m"
 
     def encode_hidden(self, text: str) -> list[int]:
         """Token ids of a rendered text: control tokens in it are meant, the marks become plain text again.
@@ -61,13 +101,14 @@ class LiteralTokenizer:
             ChatTemplateError: the template has changed a mark.
         """
         text = self._pattern.sub(lambda found: self._names[found[0]], text)
-        text = self._mark.sub(lambda found: self._texts[int(found[1])], text)
+        hidden = list(self._marks)
+        text = self._mark.sub(lambda found: hidden[int(found[1])], text)
         if self._nonce.lower() in text.lower():
             raise ChatTemplateError(
-                "The chat template changes the letters of a text that contains the text of a control token.",
+                "The chat template changes the letters of a text that contains a control token, or a part of one.",
                 hint="take the control token out of the message",
             )
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return encode_with(self._backend, text, add_special=False)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -79,7 +120,15 @@ class LiteralTokenizer:
 
     @cached_property
     def _marks(self) -> dict[str, str]:
-        return {text: f"{self._nonce}x{number}x" for number, text in enumerate(self._texts)}
+        texts = dict.fromkeys([*self._texts, *sorted(set.union(*self._cut_texts))])
+        return {text: f"{self._nonce}x{number}x" for number, text in enumerate(texts)}
+
+    @cached_property
+    def _cut_texts(self) -> tuple[set[str], set[str]]:
+        """All that control tokens can begin and end with, but for words: templates may look for those."""
+        starts = {text[:size] for text in self._texts for size in range(1, len(text))}
+        ends = {text[size:] for text in self._texts for size in range(1, len(text))}
+        return {text for text in starts if not text.isalnum()}, {text for text in ends if not text.isalnum()}
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -93,7 +142,11 @@ class LiteralTokenizer:
         for token in data["added_tokens"]:
             token["content"] = self._names.get(token["content"], token["content"])
         _rename(data["model"], self._names)
-        backend = tokenizers.Tokenizer.from_str(json.dumps(data))
+        try:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(data))
+        except Exception as error:  # the Rust side raises bare ones
+            given = str(error)[:300]
+            raise TokenizerError("This tokenizer cannot read control tokens as plain text.", given=given) from error
         wrong = [text for text, number in self._ids.items() if backend.token_to_id(self._names[text]) != number]
         if wrong:
             raise TokenizerError("This tokenizer cannot read control tokens as plain text.", given=wrong[:5])

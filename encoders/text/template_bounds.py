@@ -9,14 +9,17 @@ whatever is then done with it (comparing, sorting, printing) is bounded too.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
+from string import Formatter
 from typing import Any
 
 __all__ = [
     "LARGEST_VALUE",
+    "LONGEST_NUMBER",
     "LONGEST_TIME",
     "MOST_STEPS",
     "MOST_WORK",
@@ -24,21 +27,31 @@ __all__ = [
     "Fault",
     "Meter",
     "check_call",
+    "check_indent",
     "check_operands",
+    "check_percent",
     "check_replace",
     "current_meter",
     "joined",
     "metered",
+    "size_of",
 ]
 
 MOST_STEPS = 1 << 22  # turns of loops, calls, filters and pieces of output
 LONGEST_TIME = 5.0  # seconds of this thread's processor time
-LARGEST_VALUE = 1 << 26  # characters, and 8 for each element of a list
-MOST_WORK = 1 << 29  # characters in all values made
+LARGEST_VALUE = 1 << 22  # bytes of text, and 8 for each element of a list
+MOST_WORK = 1 << 28  # bytes of text in all values made
+LONGEST_NUMBER = 1 << 14  # bits
 WIDEST = 1024  # columns of padding
+# What was given to a template may be long, and comes from somebody else: bounds grow by so many times its size.
+_MORE_VALUE, _MORE_WORK = 4, 64
 _ELEMENT = 8
 _CONTAINERS = (list, tuple, dict, set, frozenset, ValuesView, type({}.keys()), type({}.items()))
-_WIDTHS = re.compile(r"\*|\d{5,}|\{[^{}]*\{")
+_PERCENT_WIDTHS = re.compile(r"%[-#0 +]*(?:\*|\d{5,}|\d*\.(?:\*|\d{5,}))")
+_NAMED_WIDTHS = re.compile(r"\*|\d{5,}")
+_SPEC_WIDTHS = re.compile(r"\{|\d{5,}")
+_WIDEST_FIELD = 10_000
+_NAME = 64
 # The methods of Python's own types that templates use; none of them multiplies, but for those checked below.
 _METHODS = frozenset(
     [
@@ -92,6 +105,7 @@ _METHODS = frozenset(
         "zfill",
     ]
 )
+_SCOPES = ("_loop_vars", "_block_vars")  # jinja2's own arguments of every call in a loop or a block
 _PADDING = ("center", "expandtabs", "ljust", "rjust", "zfill")
 
 
@@ -99,18 +113,30 @@ class Fault(Exception):
     """A template asks for more than it may."""
 
 
+def size_of(text: str) -> int:
+    """Bytes that a text takes in memory, at most."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
 class Meter:
     """Counts what one rendering does.
+
+    Args:
+        given: what the template was given; a long chat makes long values.
 
     Raises:
         Fault: from every method, when a bound is passed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *given: Any) -> None:
         self._steps = self._work = 0
         self._deadline = time.thread_time() + LONGEST_TIME
         # Containers never change in the immutable sandbox; holding them keeps their ids their own.
         self._sizes: dict[int, tuple[Any, int]] = {}
+        self._largest = sys.maxsize
+        size = sum(map(self.measure, given))
+        self._largest = LARGEST_VALUE + _MORE_VALUE * size
+        self._most_work = MOST_WORK + _MORE_WORK * size
 
     def tick(self) -> None:
         """One step."""
@@ -120,27 +146,35 @@ class Meter:
         if time.thread_time() > self._deadline:
             raise Fault(f"more than {LONGEST_TIME:g} seconds")
 
+    def check(self, size: int) -> None:
+        """A value of `size` bytes."""
+        if size > self._largest:
+            raise Fault(f"a value of more than {self._largest} bytes")
+
     def charge(self, size: int) -> None:
-        """A new value of `size` characters."""
+        """A new value of `size` bytes."""
+        self.check(size)
         self._work += size
-        if size > LARGEST_VALUE or self._work > MOST_WORK:
-            raise Fault(f"a value of more than {LARGEST_VALUE} characters, or {MOST_WORK} in all")
+        if self._work > self._most_work:
+            raise Fault(f"values of more than {self._most_work} bytes in all")
 
     def made(self, value: Any) -> Any:
         """`value`, new, measured and charged."""
-        if isinstance(value, str | bytes):
-            self.charge(len(value))
+        if isinstance(value, str):
+            self.charge(size_of(value))
         elif isinstance(value, _CONTAINERS):
             self.measure(value)
             self.charge(_ELEMENT * len(value))
+        elif isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+            raise Fault(f"a number of more than {LONGEST_NUMBER} bits")
         return value
 
     def measure(self, value: Any) -> int:
         """How large `value` is, written out, about: what it holds twice counts twice."""
-        if isinstance(value, str | bytes):
-            return len(value)
+        if isinstance(value, str):
+            return size_of(value)
         if not isinstance(value, _CONTAINERS):
-            return _ELEMENT
+            return _written(value)
         known = self._sizes.get(id(value))
         if known is not None:
             return known[1]
@@ -148,10 +182,19 @@ class Meter:
         items = (part for pair in value.items() for part in pair) if isinstance(value, Mapping) else value
         for item in items:
             size += _ELEMENT + self.measure(item)
-            if size > LARGEST_VALUE:
-                raise Fault(f"a value of more than {LARGEST_VALUE} characters")
+            self.check(size)
         self._sizes[id(value)] = value, size
         return size
+
+
+def _written(value: Any) -> int:
+    """Bytes of a number, or of the name that a macro, a method or the like is printed with."""
+    if value is None or isinstance(value, float):
+        return 3 * _ELEMENT
+    if isinstance(value, int):
+        return _ELEMENT + value.bit_length() // 3
+    # A loop looks ahead to print itself; a method of marked text prints that text.
+    return _NAME if type(value).__name__ == "LoopContext" else len(repr(value))
 
 
 _CURRENT: ContextVar[Meter] = ContextVar("sensorium_template_meter")
@@ -163,9 +206,9 @@ def current_meter() -> Meter:
 
 
 @contextmanager
-def metered() -> Iterator[Meter]:
-    """A rendering with a meter of its own."""
-    token = _CURRENT.set(Meter())
+def metered(*given: Any) -> Iterator[Meter]:
+    """A rendering with a meter of its own, of what was given."""
+    token = _CURRENT.set(Meter(*given))
     try:
         yield _CURRENT.get()
     finally:
@@ -181,16 +224,16 @@ def check_operands(meter: Meter, operator: str, left: Any, right: Any) -> None:
     numbers = [side for side in (left, right) if isinstance(side, int)]
     if operator == "**" and not all(isinstance(side, int | float) and abs(side) <= WIDEST for side in (left, right)):
         raise Fault("a power of large numbers")
-    if operator == "%" and isinstance(left, str | bytes):
-        _check_format(meter, left, [right])
+    if operator == "%" and isinstance(left, str):
+        check_percent(meter, left, [right])
     if operator == "*" and len(numbers) == 2 and max(map(int.bit_length, numbers)) > 64:
         raise Fault("a product of huge numbers")
     if operator == "*" and len(numbers) == 1:
         other = right if left is numbers[0] else left
-        if isinstance(other, str | bytes | list | tuple):
+        if isinstance(other, str | list | tuple):
             meter.charge(max(int(numbers[0]), 0) * meter.measure(other))
-    if operator == "+" and isinstance(left, str | bytes | list | tuple):
-        meter.charge(meter.measure(left) + meter.measure(right) if isinstance(left, str | bytes) else _ELEMENT)
+    if operator == "+" and isinstance(left, str | list | tuple):
+        meter.charge(meter.measure(left) + meter.measure(right) if isinstance(left, str) else _ELEMENT)
 
 
 def check_call(meter: Meter, called: Any, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -200,19 +243,20 @@ def check_call(meter: Meter, called: Any, args: Sequence[Any], named: Mapping[st
         Fault: it would, or it is a method that chat templates have no use for.
     """
     meter.tick()
-    for value in (*args, *named.values()):
+    for value in (*args, *(value for name, value in named.items() if name not in _SCOPES)):
         meter.measure(value)
-    owner, name = getattr(called, "__self__", None), getattr(called, "__name__", "")
-    if not isinstance(owner, str | bytes | int | float | list | tuple | dict):
+    # jinja2 wraps `format` in a function that does not say whose method it is.
+    owner, name = getattr(getattr(called, "__wrapped__", called), "__self__", None), getattr(called, "__name__", "")
+    if not isinstance(owner, str | int | float | list | tuple | dict):
         return tuple(args)
     if name not in _METHODS:
         raise Fault(f"the method {name}")
     if name in _PADDING and any(isinstance(value, int) and value > WIDEST for value in (*args, *named.values())):
         raise Fault(f"{name} to more than {WIDEST} columns")
-    if not isinstance(owner, str | bytes):
+    if not isinstance(owner, str):
         return tuple(args)
     if name == "expandtabs":
-        meter.charge(len(owner) + WIDEST * owner.count("\t" if isinstance(owner, str) else b"\t"))  # type: ignore[arg-type]
+        meter.charge(size_of(owner) + WIDEST * owner.count("\t"))
     if name == "format":
         _check_format(meter, owner, [*args, *named.values()])
     if name == "replace" and len(args) > 1:
@@ -228,8 +272,8 @@ def check_replace(meter: Meter, text: Any, old: Any, new: Any) -> None:
     Raises:
         Fault: it would.
     """
-    if isinstance(text, str | bytes) and isinstance(new, str | bytes) and isinstance(old, type(text)):
-        meter.charge(len(text) + (text.count(old) * len(new)))  # type: ignore[arg-type]
+    if isinstance(text, str) and isinstance(new, str) and isinstance(old, str):
+        meter.charge(size_of(text) + text.count(old) * size_of(new))
 
 
 def joined(meter: Meter, between: Any, items: Any) -> list[Any]:
@@ -247,10 +291,30 @@ def joined(meter: Meter, between: Any, items: Any) -> list[Any]:
     return found
 
 
-def _check_format(meter: Meter, form: Any, values: Sequence[Any]) -> None:
-    """Widths of five digits, and widths that are arguments themselves, are refused."""
-    text = form if isinstance(form, str) else form.decode("latin-1")
-    if _WIDTHS.search(text):
+def check_indent(meter: Meter, text: str, width: Any) -> None:
+    """Refuses to indent lines of a text so that the result would be huge.
+
+    Raises:
+        Fault: it would.
+    """
+    columns = size_of(width) if isinstance(width, str) else max(int(width), 0)
+    meter.charge(size_of(text) + (1 + len(text.splitlines())) * columns)
+
+
+def check_percent(meter: Meter, form: str, values: Sequence[Any]) -> None:
+    """Refuses ``%`` with widths of five digits, or widths that are arguments themselves.
+
+    Raises:
+        Fault: there is one.
+    """
+    if (_NAMED_WIDTHS if "%(" in form else _PERCENT_WIDTHS).search(form):
         raise Fault("a format with unbounded widths")
-    places = text.count("%") + text.count("{")
-    meter.charge(len(text) + places * (10_000 + sum(map(meter.measure, values))))
+    meter.charge(size_of(form) + form.count("%") * (_WIDEST_FIELD + sum(map(meter.measure, values))))
+
+
+def _check_format(meter: Meter, form: str, values: Sequence[Any]) -> None:
+    """The same for ``format``."""
+    specs = [spec or "" for _, field, spec, _ in Formatter().parse(form) if field is not None]
+    if any(map(_SPEC_WIDTHS.search, specs)):
+        raise Fault("a format with unbounded widths")
+    meter.charge(size_of(form) + len(specs) * (_WIDEST_FIELD + sum(map(meter.measure, values))))

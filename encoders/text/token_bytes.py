@@ -51,8 +51,8 @@ class TokenBytes:
         names = [str(step.get("type")) for step in steps]
         if names == ["ByteLevel"]:
             return DecoderKind.BYTE_LEVEL
-        if names == ["Metaspace"] and decoder.get("replacement") == _SPACE:
-            self._first_has_no_space = decoder.get("prepend_scheme", "always") != "never"
+        if names == ["Metaspace"] and steps[0].get("replacement") == _SPACE:
+            self._first_has_no_space = steps[0].get("prepend_scheme", "always") != "never"
             return DecoderKind.SENTENCEPIECE
         if steps[:3] == _SENTENCEPIECE_STEPS and steps[3:] in ([], [_STRIP_STEP]):
             self._has_bytes, self.strips_space = True, bool(steps[3:])

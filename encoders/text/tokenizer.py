@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from ..errors import ChatTemplateError, InvalidInputError, TokenizerError
 from .chat_template import ChatTemplate
 from .gguf_tokenizer import tokenizer_from_gguf
 from .gguf_vocabulary import GGUFVocabulary, plain_metadata
-from .literal import LiteralTokenizer
-from .messages import plain_messages, texts_in
+from .literal import LiteralTokenizer, encode_with
+from .messages import MediaText, plain_data, plain_messages, texts_in, with_media
 from .stream import ByteStream, WholeStream
 from .token_bytes import DecoderKind, TokenBytes
 from .tokenizer_files import TokenizerFiles, read_files, write_files
@@ -142,10 +143,11 @@ class Tokenizer:
 
         Raises:
             InvalidInputError: it is no text, or has half a character in it (a lone surrogate).
+            TokenizerError: the vocabulary has no token for a character, nor one for unknown ones.
         """
         _check_text(text)
         if parse_special or not self._literal.mentions(text):
-            return self._backend.encode(text, add_special_tokens=add_special).ids
+            return encode_with(self._backend, text, add_special=add_special)
         return self._literal.encode(text, add_special=add_special)
 
     def encode_chat(
@@ -158,6 +160,7 @@ class Tokenizer:
         """Token ids of a conversation in the model's chat template.
 
         Control tokens come from the template alone: a message that contains ``<|im_end|>`` keeps it as plain text.
+        (Some templates write roles into control tokens: let strangers choose their texts, but not their roles.)
 
         Args:
             messages: with ``role`` and ``content`` (a text, or text parts).
@@ -168,20 +171,62 @@ class Tokenizer:
             ChatTemplateError: there is no template, or it refuses the messages.
             InvalidInputError: no messages, or not ones.
         """
-        messages = plain_messages(messages)
+        messages, tools = plain_messages(messages), plain_data(tools)
         for text in texts_in([messages, tools]):
             _check_text(text)
-        if not any(self._literal.mentions(text) for text in texts_in([messages, tools])):
+        if not any(self._literal.may_spell(text) for text in texts_in([messages, tools])):
             rendered = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
-            return self._backend.encode(rendered, add_special_tokens=False).ids
+            return encode_with(self._backend, rendered, add_special=False)
         for number, message in enumerate(messages):
             if self._literal.mentions(message["role"]):
                 raise InvalidInputError(
                     f"The role of message {number} has a control token in it.", given=message["role"]
                 )
-        hidden = self._literal.hide(messages), self._literal.hide(tools)
-        rendered = self.render_chat(hidden[0], add_generation_prompt=add_generation_prompt, tools=hidden[1])
+        hidden = [{**self._literal.hide(message), "role": message["role"]} for message in messages]
+        tools = self._literal.hide(tools)
+        rendered = self.render_chat(hidden, add_generation_prompt=add_generation_prompt, tools=tools)
         return self._literal.encode_hidden(rendered)
+
+    def encode_media_chat(
+        self, messages: Sequence[Mapping[str, Any]], media: Sequence[MediaText], *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Token ids of a conversation with images, sounds and clips; see `encode_chat`.
+
+        Args:
+            messages: content lists hold texts and ``{"type": "image" | "audio" | "video"}``.
+            media: what those parts become, in order.
+            add_generation_prompt: as for `encode_chat`.
+
+        Raises:
+            ChatTemplateError: also if the template does not write each part once, in order.
+            InvalidInputError: also if parts and `media` do not match.
+        """
+        literal = self._literal
+        parts = with_media(literal.hide(plain_data(messages)), media, literal.medium)
+        for text in texts_in(parts):
+            _check_text(text)
+        source = self._template(None)
+        rendered = self._render(source, parts, add_generation_prompt=add_generation_prompt)
+        return literal.encode_hidden(self._placed(rendered, media))
+
+    def encode_media_text(self, parts: Sequence[str | MediaText]) -> list[int]:
+        """Token ids of texts and media in a row, without a chat template; texts cannot spell control tokens."""
+        texts = [part.layout if isinstance(part, MediaText) else self._literal.hide(part) for part in parts]
+        front = [] if self.bos_id is None or not self.encode("") else [self.bos_id]
+        return [*front, *self._literal.encode_hidden("".join(texts))]
+
+    def _placed(self, rendered: str, media: Sequence[MediaText]) -> str:
+        """A rendered conversation with each medium's layout in the place of its mark."""
+        at, done = 0, ""
+        for number, medium in enumerate(media):
+            mark = medium.mark or self._literal.medium(number)
+            found = rendered.find(mark, at)
+            if found < 0:
+                given = f"no mark for medium {number + 1} of {len(media)}"
+                raise ChatTemplateError("The chat template leaves out media.", given=given, expected=mark)
+            done += rendered[at:found] + medium.layout
+            at = found + len(mark)
+        return done + rendered[at:]
 
     def render_chat(
         self,
@@ -191,13 +236,19 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The conversation as text; the arguments and errors are those of `encode_chat`."""
+        options = {"add_generation_prompt": add_generation_prompt, "tools": tools}
+        return self._render(self._template(tools), plain_messages(messages), **options)
+
+    def _template(self, tools: object) -> str:
         source = self.chat_template if tools is None or self._tool_template is None else self._tool_template
         if source is None:
             raise ChatTemplateError("This model has no chat template.", hint="give it plain text to continue: raw=True")
+        return source
+
+    def _render(self, source: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         names = {f"{role}_token": getattr(self.special, role) for role in _ROLES}
         known = {name: text for name, text in names.items() if text is not None}
-        messages = plain_messages(messages)
-        return ChatTemplate(source).render(messages, add_generation_prompt=add_generation_prompt, tools=tools, **known)
+        return ChatTemplate(source).render(messages, **options, **known)
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of token ids; bytes that are no character become U+FFFD, ids without a token have no text.
@@ -221,7 +272,8 @@ class Tokenizer:
         hidden = self._special_ids if skip_special else frozenset[int]()
 
         def token_bytes(token: int, is_first: bool) -> bytes | None:
-            return None if token in hidden else self._bytes.of(_checked(token), is_first=is_first)
+            number = _checked(token)
+            return None if number in hidden else self._bytes.of(number, is_first=is_first)
 
         return ByteStream(token_bytes, strips_space=self._bytes.strips_space)
 
@@ -235,10 +287,11 @@ class Tokenizer:
         Raises:
             TokenizerError: there is no such token.
         """
-        data = self._bytes.of(_checked(token))
+        number = _checked(token)
+        data = self._bytes.of(number)
         if data is None:
-            raise TokenizerError("No such token.", given=token, expected=f"0..{self.vocabulary_size - 1}")
-        return b"" if skip_special and token in self._special_ids else data
+            raise TokenizerError("No such token.", given=number, expected=f"0..{self.vocabulary_size - 1}")
+        return b"" if skip_special and number in self._special_ids else data
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
@@ -257,9 +310,13 @@ def _special(backend: tokenizers.Tokenizer, texts: Sequence[str | None], stops: 
 
 
 def _checked(token: int) -> int:
-    if not 0 <= token < 1 << 32:
-        raise InvalidInputError("Not the id of a token.", given=token, expected="0 or more")
-    return int(token)
+    try:
+        number = operator.index(token)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 32:
+        raise InvalidInputError("Not the id of a token.", given=token, expected="a whole number, 0 or more")
+    return number
 
 
 def _check_text(text: str) -> None:

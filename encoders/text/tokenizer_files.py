@@ -18,6 +18,8 @@ _LARGEST_TOKENIZER, _LARGEST_CONFIG = 1 << 28, 1 << 26  # bytes
 _MOST_TOKENS = 1 << 20
 _MOST_FILES = 64
 _ROLES = ("bos", "eos", "pad", "unk")
+_NAMES = tuple(f"{role}_token" for role in (*_ROLES, "sep", "cls", "mask"))
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,14 @@ def read_files(directory: Path) -> TokenizerFiles:
         )
     backend = _backend(path)
     config = _json(directory / "tokenizer_config.json")
-    named = _json(directory / "special_tokens_map.json") | config
+    map_ = _json(directory / "special_tokens_map.json")
+    # The map is the older of the two; where the configuration lists its tokens itself, the map is out of date.
+    named = map_ | config if "added_tokens_decoder" in config else config | map_
     special = {role: _text(named.get(f"{role}_token")) for role in _ROLES}
-    _add_tokens(backend, config, special)
+    try:
+        _add_tokens(backend, config.get("added_tokens_decoder"), named)
+    except Exception as error:  # the Rust side raises bare ones
+        raise TokenizerError(f"{directory}: the tokens cannot be added.", given=str(error)[:300]) from error
     templates = _templates(directory, config)
     return TokenizerFiles(
         backend, special, _stops(directory), templates.get("default"), tool_template=templates.get("tool_use")
@@ -82,22 +89,50 @@ def _backend(path: Path) -> tokenizers.Tokenizer:
     return backend
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str | None]) -> None:
-    """Adds what the configuration declares and tokenizer.json does not, as `transformers` does."""
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    found = config.get("added_tokens_decoder")
-    declared = found.items() if isinstance(found, dict) else ()
-    for number, token in sorted(
-        ((int(key), value) for key, value in declared if key.isdecimal()), key=lambda at: at[0]
-    ):
-        text = _text(token)
-        if text and text not in added and backend.token_to_id(text) in (number, None):
-            flags = {name: bool(token.get(name)) for name in ("lstrip", "rstrip", "single_word", "special")}
-            entry = tokenizers.AddedToken(text, normalized=bool(token.get("normalized", False)), **flags)
-            backend.add_special_tokens([entry]) if flags["special"] else backend.add_tokens([entry])
-            added.add(text)
-    known = [text for text in special.values() if text and text not in added and backend.token_to_id(text) is not None]
-    backend.add_special_tokens([tokenizers.AddedToken(text, normalized=False, special=True) for text in known])
+def _add_tokens(backend: tokenizers.Tokenizer, declared: Any, named: Mapping[str, Any]) -> None:
+    """Adds what the configuration declares otherwise than tokenizer.json, as `transformers` does.
+
+    Unlike there, a token that is only named, but has no id anywhere, is left out: the model has no embedding for it.
+    """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    for number, entry in _by_number(declared):
+        text = _text(entry)
+        if text and backend.token_to_id(text) in (number, None):
+            is_special = bool(entry.get("special")) or (text in known and known[text].special)
+            token = _added_token(text, entry, is_special)
+            if text not in known or repr(token) != repr(known[text]):
+                backend.add_special_tokens([token]) if is_special else backend.add_tokens([token])
+                known[text] = token
+    for entry in _named(named):
+        text = _text(entry)
+        if text and backend.token_to_id(text) is not None and not (text in known and known[text].special):
+            flags = _flags(known[text]) if text in known else entry
+            known[text] = _added_token(text, flags if isinstance(flags, dict) else {}, True)
+            backend.add_special_tokens([known[text]])
+
+
+def _by_number(declared: Any) -> list[tuple[int, dict[str, Any]]]:
+    entries = declared.items() if isinstance(declared, dict) else ()
+    numbered = ((key, entry) for key, entry in entries if len(key) < 10 and key.isdecimal() and isinstance(entry, dict))
+    return sorted(((int(key), entry) for key, entry in numbered), key=lambda pair: pair[0])
+
+
+def _named(named: Mapping[str, Any]) -> list[Any]:
+    """Tokens that the configuration gives a role, alone or in a list."""
+    lists = [named.get(name) for name in _LISTS]
+    listed = [list(found.values()) if isinstance(found, dict) else found for found in lists]
+    return [named.get(name) for name in _NAMES] + [
+        entry for found in listed if isinstance(found, list) for entry in found
+    ]
+
+
+def _flags(token: tokenizers.AddedToken) -> dict[str, bool]:
+    return {name: getattr(token, name) for name in ("lstrip", "rstrip", "single_word", "normalized")}
+
+
+def _added_token(text: str, flags: Mapping[str, Any], special: bool) -> tokenizers.AddedToken:
+    sides = {name: bool(flags.get(name)) for name in ("lstrip", "rstrip", "single_word")}
+    return tokenizers.AddedToken(text, special=special, normalized=bool(flags.get("normalized", not special)), **sides)
 
 
 def write_files(directory: Path, files: TokenizerFiles) -> None:
@@ -146,10 +181,10 @@ def _templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     path = directory / "chat_template.jinja"
     found = _json(directory / "chat_template.json").get("chat_template") or config.get("chat_template")
     if isinstance(found, list):  # several, each with a name
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        named = {str(entry.get("name")): entry.get("template") for entry in found if isinstance(entry, dict)}
     else:
         named = {"default": found}
-    templates = {str(name): text for name, text in named.items() if isinstance(text, str)}
+    templates = {name: text for name, text in named.items() if isinstance(text, str)}
     others = {
         file.stem: file for file in sorted((directory / "additional_chat_templates").glob("*.jinja"))[:_MOST_FILES]
     }
