@@ -30,7 +30,7 @@ class Limits:
         frame_side: longest side of a decoded frame; larger ones are made smaller.
         animation_pixels: most pixels that are drawn to choose frames from a GIF or WebP animation.
         decode_seconds: longest time for one file in the helper process, and for one fetched URL.
-        decode_bytes: memory of the helper process, where the system can bound it (Linux).
+        decode_bytes: memory that the helper process takes for its work, where the system can bound it (Linux).
         isolate: what is decoded in the helper process: ``video`` (all that goes through FFmpeg, and animations),
             ``all``, or ``none``. In the caller's own process neither time nor a crash is bounded.
     """
