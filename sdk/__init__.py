@@ -25,16 +25,20 @@ from ..encoders.errors import (
 )
 from ..encoders.text import Tokenizer
 from .card import Card, card, card_names
-from .content import Message, Part, Text
+from .content import Access, Audio, Image, Message, Part, Text, Video, canonical_messages, read_part
 from .engine import Engine, EngineInfo, EngineState
 from .info import ModelInfo
 from .load import describe, load
+from .media import LIMITS, Limits
 from .model import Answer, Model
 from .options import GenerationOptions, Options
 from .result import FinishReason, Result, Timings, TokenLogprob, Usage
 
 __all__ = [
+    "LIMITS",
+    "Access",
     "Answer",
+    "Audio",
     "Card",
     "ChatTemplateError",
     "CheckpointError",
@@ -46,8 +50,10 @@ __all__ = [
     "EngineState",
     "FinishReason",
     "GenerationOptions",
+    "Image",
     "IntegrityError",
     "InvalidInputError",
+    "Limits",
     "Message",
     "Model",
     "ModelInfo",
@@ -65,8 +71,11 @@ __all__ = [
     "UnknownFamilyError",
     "UnsupportedInputError",
     "Usage",
+    "Video",
+    "canonical_messages",
     "card",
     "card_names",
     "describe",
     "load",
+    "read_part",
 ]

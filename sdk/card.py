@@ -90,6 +90,10 @@ class Card:
     licence: str
     parts: tuple[Part, ...]
 
+    def has(self, role: str) -> bool:
+        """Whether it has a part with this role."""
+        return any(part.role == role for part in self.parts)
+
     def part(self, role: str) -> Part:
         """The part with this role.
 

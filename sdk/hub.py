@@ -31,7 +31,7 @@ from .integrity import cache_directory, verify
 from .progress import Progress, bar_class, default_progress
 from .python_package import fetched_file, installed_file
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "resolve_part"]
 
 _REPOSITORY = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})"
@@ -95,6 +95,21 @@ def resolve(
     where = {"repository": match["id"], "revision": match["revision"] or "main"}
     wanted: dict[str, Any] = {"filename": match["file"]} if match["file"] else {"files": _WANTED}
     return _from_hub(Source(kind="hub", **where, **wanted), way)
+
+
+def resolve_part(name: str, role: str, *, quiet: bool = True) -> Path:
+    """The file or directory of one part of a card, fetched first if it is not here.
+
+    Args:
+        name: of the card.
+        role: of the part.
+        quiet: show no progress.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: no such card, or no such part in it.
+        DownloadError, IntegrityError: as `resolve`.
+    """
+    return _part(card(name).part(role), _Way(default_progress(quiet=quiet), _is_offline()))
 
 
 def _is_offline() -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..encoders.errors import CheckpointError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
-from .hub import resolve
+from .card import card, card_names
+from .hub import resolve, resolve_part
 from .info import ModelInfo, model_info
 from .model import Model
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..fusion.checkpoints import Checkpoint
+    from ..fusion.decoder import Decoder
 
 __all__ = ["describe", "load"]
 
@@ -61,8 +63,8 @@ def load(
         work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
-            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config)
-        tokenizer = _tokenizer(checkpoint)
+            tokenizer = _tokenizer(checkpoint)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, **_media(source, decoder, tokenizer, quiet))
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
@@ -88,6 +90,20 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         return model_info(checkpoint, dtype=dtype, name=str(source))
     finally:
         checkpoint.close()
+
+
+def _media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
+    """What a card's model needs to read more than text; its files are fetched when they are first needed."""
+    if source not in card_names() or not card(str(source)).has("image-heads"):
+        return {}
+    from ..fusion.connectors.nano import nano_adapter, nano_connectors
+    from ..fusion.model import MultimodalModel
+
+    name = str(source)
+    connectors = nano_connectors(decoder, tokenizer, lambda role: resolve_part(name, role, quiet=quiet))
+    switch = nano_adapter(resolve_part(name, "adapter"), decoder) if card(name).has("adapter") else None
+    media = MultimodalModel(decoder, connectors, adapter=switch and switch.name)
+    return {"media": media, "adapter": switch}
 
 
 def _check_names(engine: object, dtype: object) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
+from ..fusion.plan import PromptPlan
 from .beam import beam_search
-from .content import Part, as_messages, joined
+from .content import Part
 from .engine import Engine
 from .generation import Generation, check_prompt, check_tokens
 from .options import GenerationOptions, Options, options_from
+from .prompt import plan_of
 from .result import Result
+
+if TYPE_CHECKING:
+    from ..fusion.model import MultimodalModel
 
 __all__ = ["Answer", "Model", "SavesWeights"]
 
@@ -84,7 +89,7 @@ class Model:
         """Answers a prompt.
 
         Args:
-            parts: texts and files (paths) in order; or one list of messages
+            parts: texts, files (paths), `Image`, `Audio` and `Video` in order; or one list of messages
                 (``[{"role": "user", "content": "…"}]``).
             system: a system message, for models that take one.
             raw: continue the text as it stands, without the chat template. Models without a template always do.
@@ -142,13 +147,26 @@ class Model:
             return [beam_search(self.engine, self.tokenizer, prompt, chosen) for prompt in encoded]
         return Generation(self.engine, self.tokenizer, encoded, chosen).results() if encoded else []
 
-    def encode(self, *parts: Part, system: str | None = None, raw: bool = False) -> list[int]:
-        """The token ids that `ask` would read; ``len()`` of it counts them. The arguments are those of `ask`."""
-        if raw or not self.tokenizer.has_chat_template:
-            if system is not None:
-                raise InvalidInputError("A system message needs a chat template.", hint="leave out system, or raw")
-            return self.tokenizer.encode(joined(parts))
-        return self.tokenizer.encode_chat(as_messages(parts, system))
+    def encode(self, *parts: Part, system: str | None = None, raw: bool = False) -> PromptPlan:
+        """What `ask` would read: a sequence of token ids, in which placeholders stand for media; ``len()`` counts them.
+
+        The arguments are those of `ask`.
+        """
+        return plan_of(self.tokenizer, parts, media=self._media, system=system, raw=raw)
+
+    def explain(self, *parts: Part, system: str | None = None, raw: bool = False) -> str:
+        """A table for people of what `ask` would read: every span of text and of media, with its count of tokens."""
+        plan = self.encode(*parts, system=system, raw=raw)
+        return plan.explain(lambda tokens: self.tokenizer.decode(tokens, skip_special=False))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the model reads: ``text``, and ``image``, ``audio``, ``video`` if it can."""
+        return ("text", *(self._media.modalities if self._media else ()))
+
+    @property
+    def _media(self) -> MultimodalModel | None:
+        return getattr(self.engine, "media", None)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """The logits [T, vocabulary] after each of T tokens, which may also be an array or a tensor [T].

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +13,59 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..encoders.errors import EngineError
+from ..encoders.errors import EngineError, UnsupportedInputError
+from ..fusion.adapter import AdapterSwitch
 from ..fusion.cache import KeyValueCache
 from ..fusion.checkpoints import save_decoder
 from ..fusion.decoder import Decoder
+from ..fusion.model import MultimodalModel
+from ..fusion.plan import PromptPlan
 from .engine import EngineInfo, EngineState
 
 __all__ = ["TorchEngine", "TorchState", "memory_guard"]
 
 _PREFILL_CHUNK = 2048  # tokens; bounds what a long prompt's hidden states take
+_SMALLER = "send fewer or shorter prompts at once, or load the model with dtype='bfloat16'"
+# What the CPU's allocator and others say in a plain RuntimeError.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Row:
+    """What a row's cache was made from.
+
+    Attributes:
+        tokens: of prompt and answer; placeholders where media stand.
+        embeddings: [1, T, D] of the prompt if it has media, else None: tokens alone would not tell.
+        adapted: whether the adapter reads it.
+    """
+
+    tokens: list[int]
+    embeddings: torch.Tensor | None = None
+    adapted: bool = False
+
+    def copy(self) -> _Row:
+        return replace(self, tokens=list(self.tokens))
+
+    def cut(self, length: int) -> None:
+        self.tokens = self.tokens[:length]
+        if self.embeddings is not None:
+            self.embeddings = self.embeddings[:, :length]
 
 
 class TorchState:
-    """Caches of the rows, and the tokens they were made from.
+    """Caches of the rows, and what they were made from.
 
     Args:
         caches: one that holds all rows, or one for each row.
-        tokens: of each row.
+        rows: prompt and answer so far of each.
         regimes: the rotary frequencies that each row's cache was made under.
     """
 
     def __init__(
-        self, caches: list[KeyValueCache], tokens: list[list[int]], regimes: list[tuple[int, ...]], *, together: bool
+        self, caches: list[KeyValueCache], rows: list[_Row], regimes: list[tuple[int, ...]], *, together: bool
     ) -> None:
-        self.caches, self.tokens, self.regimes, self._together = caches, tokens, regimes, together
+        self.caches, self.rows, self.regimes, self._together = caches, rows, regimes, together
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -47,13 +78,19 @@ class TorchState:
         Raises:
             EngineError: out of memory.
         """
-        with memory_guard(f"{len(rows)} rows of {max(self.lengths)} tokens"):
+        with memory_guard(f"{len(rows)} rows of up to {max(self.lengths)} tokens"):
             if self._together:
                 self.caches[0].select(rows)
             else:
-                self.caches = self._picked(rows)
-        self.tokens = [list(self.tokens[row]) for row in rows]
+                first = {row: place for place, row in reversed(list(enumerate(rows)))}
+                kept = [(self.caches[row], first[row] == place) for place, row in enumerate(rows)]
+                self.caches = [cache if is_first else cache.copy() for cache, is_first in kept]
+        self.rows = [self.rows[row].copy() for row in rows]
         self.regimes = [self.regimes[row] for row in rows]
+
+    def replace_caches(self, other: TorchState) -> None:
+        """Takes over the caches that `other` has made of the same rows."""
+        self.caches, self.regimes, self._together = other.caches, other.regimes, other._together
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forgets each row's positions from `lengths[row]` on."""
@@ -61,11 +98,8 @@ class TorchState:
         for cache in self.caches:
             cache.truncate(left[: cache.rows])
             left = left[cache.rows :]
-        self.tokens = [tokens[:length] for tokens, length in zip(self.tokens, lengths, strict=True)]
-
-    def _picked(self, rows: Sequence[int]) -> list[KeyValueCache]:
-        first = {row: place for place, row in reversed(list(enumerate(rows)))}
-        return [self.caches[row] if first[row] == place else self.caches[row].copy() for place, row in enumerate(rows)]
+        for row, length in zip(self.rows, lengths, strict=True):
+            row.cut(length)
 
 
 class TorchEngine:
@@ -74,15 +108,24 @@ class TorchEngine:
     Args:
         decoder: its projections are packed for speed; names and values of its weights stay.
         raw_config: the config.json that it came with, kept when it is saved.
+        media: plans and embeds prompts with media; None for a model that reads text alone.
+        adapter: switched on for prompts whose plan asks for it.
         rows_together: decode all rows of a batch in one pass, which is faster, but matrix kernels round differently
             for another number of rows: in bfloat16 a batch then differs from its prompts asked alone every few dozen
             tokens. None does so in float32, where answers stayed the same (docs/decisions/0006).
     """
 
     def __init__(
-        self, decoder: Decoder, *, raw_config: Mapping[str, Any] | None = None, rows_together: bool | None = None
+        self,
+        decoder: Decoder,
+        *,
+        raw_config: Mapping[str, Any] | None = None,
+        media: MultimodalModel | None = None,
+        adapter: AdapterSwitch | None = None,
+        rows_together: bool | None = None,
     ) -> None:
         self.decoder = decoder.eval()
+        self.media, self._adapter = media, adapter
         self._raw_config = raw_config
         self._together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
         decoder.pack()
@@ -101,8 +144,8 @@ class TorchEngine:
             EngineError: out of memory.
         """
         with memory_guard(f"{len(prompts)} prompts of up to {max(map(len, prompts))} tokens"):
-            state, logits = self._prefill([list(prompt) for prompt in prompts])
-            return state, _array(logits)
+            state, logits = self._prefill([self._row(prompt) for prompt in prompts])
+        return state, _array(logits)
 
     @torch.inference_mode()
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -112,9 +155,9 @@ class TorchEngine:
             EngineError: out of memory.
         """
         assert isinstance(state, TorchState), "a state belongs to the engine that made it"
-        for held, token in zip(state.tokens, tokens, strict=True):
-            held.append(token)
-        with memory_guard(f"{len(tokens)} rows of up to {max(map(len, state.tokens))} tokens"):
+        for row, token in zip(state.rows, tokens, strict=True):
+            row.tokens.append(token)
+        with memory_guard(f"{len(tokens)} rows of up to {max(len(row.tokens) for row in state.rows)} tokens"):
             return _array(self._step(state, tokens))
 
     @torch.inference_mode()
@@ -133,68 +176,84 @@ class TorchEngine:
         save_decoder(self.decoder, directory, raw_config=self._raw_config)
 
     def _step(self, state: TorchState, tokens: Sequence[int]) -> torch.Tensor:
-        if self._regimes(state.tokens) != state.regimes:
+        if self._regimes(state.rows) != state.regimes:
             # Rotary frequencies change with the length (LongRoPE, dynamic NTK): what is cached was turned by others.
-            fresh, logits = self._prefill(state.tokens)
-            state.caches, state.regimes = fresh.caches, fresh.regimes
+            fresh, logits = self._prefill(state.rows)
+            state.replace_caches(fresh)
             return logits
         ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
-        parts = ids.split([cache.rows for cache in state.caches])
-        return torch.cat([self._forward(part, cache) for part, cache in zip(parts, state.caches, strict=True)])
+        outs, first = [], 0
+        for part, cache in zip(ids.split([cache.rows for cache in state.caches]), state.caches, strict=True):
+            outs.append(self._forward(part, cache, adapted=state.rows[first].adapted))
+            first += cache.rows
+        return torch.cat(outs)
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[TorchState, torch.Tensor]:
+    def _row(self, prompt: Sequence[int]) -> _Row:
+        if not isinstance(prompt, PromptPlan) or not prompt.items:
+            return _Row(list(prompt))
+        if self.media is None:
+            raise UnsupportedInputError("This model reads text alone.", given=f"{len(prompt.items)} media items")
+        return _Row(list(prompt), self.media.embed(prompt), adapted=prompt.adapter is not None)
+
+    def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
-        for prompt in prompts:
+        for row in rows:
             cache = self.decoder.new_cache()
             last = None
-            for chunk in self._chunks(prompt):
-                last = self._forward(torch.tensor([chunk], device=self.decoder.device), cache)
+            for chunk in self._chunks(row):
+                last = self._forward(chunk, cache, adapted=row.adapted)
             assert last is not None, "prompts are not empty"
             caches.append(cache)
             lasts.append(last)
-        if self._together:
+        # One pass can have the adapter on or off, not both.
+        together = self._together and len({row.adapted for row in rows}) == 1
+        if together:
             caches = [KeyValueCache.join(self.decoder.config, caches)]
-        return TorchState(caches, prompts, self._regimes(prompts), together=self._together), torch.cat(lasts)
+        return TorchState(caches, rows, self._regimes(rows), together=together), torch.cat(lasts)
 
-    def _chunks(self, prompt: list[int]) -> list[list[int]]:
+    def _chunks(self, row: _Row) -> Iterator[torch.Tensor]:
+        """A row's tokens [1, T] or, if it has media, embeddings [1, T, D], a part at a time."""
+        whole, length = self._regimes([row])[0], len(row.tokens)
         # A chunk must not be read under frequencies that the whole prompt will not use.
-        first, last = self._regimes([prompt[:_PREFILL_CHUNK], prompt])
-        size = _PREFILL_CHUNK if first == last else len(prompt)
-        return [prompt[first : first + size] for first in range(0, len(prompt), size)]
+        size = _PREFILL_CHUNK if self.decoder.frequencies_regime(min(length, _PREFILL_CHUNK)) == whole else length
+        for first in range(0, length, size):
+            tokens = torch.tensor([row.tokens[first : first + size]], device=self.decoder.device)
+            if row.embeddings is None:
+                yield tokens
+                continue
+            known = row.embeddings[:, first : first + size]
+            yield torch.cat((known, self.decoder.embed(tokens[:, known.shape[1] :])), dim=1)
 
-    def _regimes(self, rows: list[list[int]]) -> list[tuple[int, ...]]:
-        return [self.decoder.frequencies_regime(len(row)) for row in rows]
+    def _regimes(self, rows: list[_Row]) -> list[tuple[int, ...]]:
+        return [self.decoder.frequencies_regime(len(row.tokens)) for row in rows]
 
-    def _forward(self, ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
-        return self.decoder(ids, cache=cache, logits="last")
+    def _forward(self, part: torch.Tensor, cache: KeyValueCache, *, adapted: bool) -> torch.Tensor:
+        """Logits [B, 1, V] after tokens [B, T] or embeddings [B, T, D]."""
+        with nullcontext() if self._adapter is None else self._adapter.set_to(adapted):
+            if part.is_floating_point():
+                return self.decoder(embeddings=part, cache=cache, logits="last")
+            return self.decoder(part, cache=cache, logits="last")
 
 
 @contextmanager
-def memory_guard(
-    work: str, *, hint: str = "send fewer or shorter prompts at once, or load the model with dtype='bfloat16'"
-) -> Iterator[None]:
-    """Turns torch's and Python's ways to run out of memory into one error.
+def memory_guard(work: str, *, hint: str = _SMALLER) -> Iterator[None]:
+    """Turns running out of memory into an error that says with what.
 
     Args:
-        work: what needs the memory.
+        work: what was being computed.
         hint: the way out.
 
     Raises:
-        EngineError: out of memory.
+        EngineError: out of memory. What was computed is let go of, so that the next request has its memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _tells_of_memory(error):
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        # The traceback's frames would hold on to the tensors.
-        raise EngineError("Out of memory.", given=work, hint=hint) from error.with_traceback(None)
-
-
-def _tells_of_memory(error: RuntimeError) -> bool:
-    """On processors (and Apple's) torch has no class of its own for it."""
-    text = str(error).lower()
-    return any(words in text for words in ("out of memory", "allocate memory", "not enough memory"))
+        # The frames in the traceback hold tensors.
+        cause = error.with_traceback(None)
+        raise EngineError("Out of memory while computing.", given=work, hint=hint) from cause
 
 
 def _array(logits: torch.Tensor) -> NDArray[np.float32]:

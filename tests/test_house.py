@@ -75,8 +75,7 @@ def test_all_equals_the_public_names(root: Path) -> None:
         assert len(listed) == len(module.__all__), module.__name__
         assert all(hasattr(module, name) for name in listed), module.__name__
         commands = {"ask", "chat", "models", "info", "options"} if module.__name__.endswith("apps.cli") else set()
-        helpers = {"text_of", "joined"} if module.__name__.endswith("sdk.content") else set()
-        assert defined - commands - helpers <= listed, f"{module.__name__}: {defined - listed} not in __all__"
+        assert defined - commands <= listed, f"{module.__name__}: {defined - listed} not in __all__"
 
 
 def test_public_names_are_documented(root: Path) -> None:

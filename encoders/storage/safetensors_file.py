@@ -66,7 +66,7 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(f"{path.name} cannot be opened.", given=error.strerror) from error
         try:
-            self._entries = _read_header(path, self._descriptor)
+            self._entries, self._metadata = _read_header(path, self._descriptor)
         except BaseException:
             self.close()
             raise
@@ -80,6 +80,11 @@ class SafetensorsFile:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape."""
         return {name: entry.shape for name, entry in self._entries.items()}
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself, as texts."""
+        return self._metadata
 
     def dtype(self, name: str) -> str:
         """The stored element type, e.g. ``bfloat16``."""
@@ -113,7 +118,7 @@ class SafetensorsFile:
             done += count
 
 
-def _read_header(path: Path, descriptor: int) -> dict[str, _Entry]:
+def _read_header(path: Path, descriptor: int) -> tuple[dict[str, _Entry], dict[str, str]]:
     size = os.fstat(descriptor).st_size
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
     if size < 8 or not 2 <= length <= min(_LARGEST_HEADER, size - 8):
@@ -129,10 +134,11 @@ def _read_header(path: Path, descriptor: int) -> dict[str, _Entry]:
         raise CheckpointError(f"{path.name}: the header is not valid JSON.", given=error) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path.name}: the header is no JSON object.", given=type(header).__name__)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     entries = {name: _entry(path, name, fields, 8 + length) for name, fields in header.items()}
     _check_cover(path, entries, 8 + length, size)
-    return entries
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return entries, {name: text for name, text in texts if isinstance(text, str)}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""Connectors: encoder and projector of one modality for one decoder."""
+
+from .clip_words import ClipWords
+from .connector import Connector, EmbeddingCache
+from .picture_words import PictureHeads, PictureWords
+from .speech_words import SpeechHead, SpeechWords
+from .transcript_words import TranscriptWords
+
+__all__ = [
+    "ClipWords",
+    "Connector",
+    "EmbeddingCache",
+    "PictureHeads",
+    "PictureWords",
+    "SpeechHead",
+    "SpeechWords",
+    "TranscriptWords",
+]

@@ -1,0 +1,79 @@
+"""Speech as words: what Whisper's own decoder hears, read through the embeddings of the decoder's own tokens.
+
+Sounds of several segments get markers of time in the text::
+
+    [0:00] It was the best of times, [0:04] it was the worst of times …
+
+Legend: L tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ...encoders.audio import Segment, WhisperTranscriber
+from ...encoders.media import AudioData, Media, Modality
+
+__all__ = ["TranscriptWords"]
+
+_MARKED_FROM = 20.0  # seconds; shorter sounds need no markers
+
+
+class TranscriptWords:
+    """The connector.
+
+    Args:
+        transcriber: hears.
+        spell: the decoder's token ids of a text, none of them a control token.
+        table: the decoder's embeddings [vocabulary, D].
+        placeholder: the control token's text that holds the places.
+    """
+
+    def __init__(
+        self, transcriber: WhisperTranscriber, *, spell: Callable[[str], Sequence[int]], table: Tensor, placeholder: str
+    ) -> None:
+        self._transcriber, self._spell, self._table = transcriber, spell, table
+        self._placeholder = placeholder
+        self._last: tuple[str, list[tuple[Segment, list[int]]]] | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """Audio."""
+        return "audio"
+
+    @property
+    def placeholder(self) -> str:
+        """Stands at each place."""
+        return self._placeholder
+
+    @property
+    def mark(self) -> str:
+        """None: the decoder's chat template knows texts alone."""
+        return ""
+
+    def layout(self, media: Media) -> str:
+        """A placeholder for each token heard, between quotes; longer sounds with the time of each segment."""
+        heard = self._heard(media)
+        if not heard:
+            return "(a sound without speech)"
+        marked = media.duration > _MARKED_FROM  # type: ignore[union-attr]
+        parts = [(_time(segment.begin) if marked else "") + self._placeholder * len(ids) for segment, ids in heard]
+        return f'The speech says: "{"".join(parts)}"'
+
+    def embed(self, media: Media) -> Tensor:
+        """The tokens' embeddings [L, D]."""
+        return self._table[[token for _, tokens in self._heard(media) for token in tokens]]
+
+    def _heard(self, media: Media) -> list[tuple[Segment, list[int]]]:
+        assert isinstance(media, AudioData), "the plan gives a sound to the sounds' connector"
+        if self._last is None or self._last[0] != media.digest:
+            segments = self._transcriber.transcribe(media).segments
+            heard = [(segment, list(self._spell(segment.text.strip()))) for segment in segments]
+            self._last = (media.digest, [(segment, tokens) for segment, tokens in heard if tokens])
+        return self._last[1]
+
+
+def _time(seconds: float) -> str:
+    return f" [{int(seconds) // 60}:{int(seconds) % 60:02d}] "

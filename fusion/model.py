@@ -1,0 +1,115 @@
+"""A decoder that reads media: connectors beside it, and embeddings in the places that a plan gives them.
+
+Legend: T positions of a prompt, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..encoders.errors import InvalidInputError, UnsupportedInputError
+from ..encoders.media import Media, Modality
+from ..encoders.text import MediaText, Tokenizer
+from .connectors import Connector, EmbeddingCache
+from .decoder import Decoder
+from .plan import MediaItem, MediaSpan, PromptPlan, plan_prompt
+
+__all__ = ["MultimodalModel"]
+
+
+class MultimodalModel:
+    """Plans prompts with media and turns plans into embeddings.
+
+    Args:
+        decoder: reads the embeddings.
+        connectors: how to build one for each modality that the model can take; built when first needed.
+        adapter: name of the adapter that prompts with media are read with, or None.
+    """
+
+    def __init__(
+        self, decoder: Decoder, connectors: Mapping[Modality, Callable[[], Connector]], *, adapter: str | None = None
+    ) -> None:
+        self.decoder = decoder
+        self._builders = dict(connectors)
+        self._connectors: dict[Modality, Connector] = {}
+        self.cache = EmbeddingCache()
+        self._adapter = adapter
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it reads besides text."""
+        return tuple(self._builders)
+
+    def plan(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Mapping[str, Any]],
+        media: Sequence[tuple[Media, str | None]],
+        *,
+        raw: bool = False,
+    ) -> PromptPlan:
+        """The plan of a conversation.
+
+        Args:
+            tokenizer: the decoder's.
+            messages: content lists hold ``{"type": "image" | "audio" | "video"}`` where media stand.
+            media: content and name of each, in that order.
+            raw: one text to be continued; no chat template.
+
+        Raises:
+            UnsupportedInputError: a modality that this model does not read; names those it does.
+            InvalidInputError: messages and media do not match.
+        """
+        items, texts = [], []
+        for content, name in media:
+            connector = self._connector(content.modality)
+            layout = connector.layout(content)
+            items.append(MediaItem(content, layout.count(connector.placeholder), name))
+            texts.append(MediaText(content.modality, connector.mark, layout))
+        tokens = _continued(tokenizer, messages, texts) if raw else tokenizer.encode_media_chat(messages, texts)
+        ids = {kind: tokenizer.token_id(connector.placeholder) for kind, connector in self._connectors.items()}
+        known: dict[Modality, int] = {kind: number for kind, number in ids.items() if number is not None}
+        return plan_prompt(tokens, items, known, adapter=self._adapter if items else None)
+
+    @torch.inference_mode()
+    def embed(self, plan: PromptPlan) -> Tensor:
+        """Embeddings [1, T, D] of a plan: the decoder's own for tokens, the connectors' for media.
+
+        Raises:
+            InvalidInputError: an item has more or fewer embeddings than slots; says both numbers.
+        """
+        tokens = torch.tensor([plan.tokens], device=self.decoder.device)
+        out = self.decoder.embed(tokens)
+        embedded = [self._embedded(item) for item in plan.items]
+        for at, span in plan.placed():
+            if isinstance(span, MediaSpan):
+                out[0, at : at + span.count] = embedded[span.item][span.first : span.first + span.count].to(out)
+        return out
+
+    def _embedded(self, item: MediaItem) -> Tensor:
+        embedded = self.cache.embed(self._connector(item.modality), item.media)
+        if len(embedded) != item.slots:
+            given, expected = f"{len(embedded)} embeddings", f"{item.slots} slots"
+            raise InvalidInputError(f"An {item.modality} does not fill its slots.", given=given, expected=expected)
+        return embedded
+
+    def _connector(self, modality: Modality) -> Connector:
+        if modality not in self._builders:
+            known = ", ".join(("text", *self._builders))
+            raise UnsupportedInputError(f"This model does not read {modality}.", given=modality, expected=known)
+        if modality not in self._connectors:
+            self._connectors[modality] = self._builders[modality]()
+        return self._connectors[modality]
+
+
+def _continued(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], media: Sequence[MediaText]) -> list[int]:
+    """One message's texts and media in a row, to be continued."""
+    (message,) = messages
+    left = list(media)
+    return tokenizer.encode_media_text(
+        [part["text"] if part["type"] == "text" else left.pop(0) for part in message["content"]]
+    )

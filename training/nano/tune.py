@@ -1,0 +1,167 @@
+"""Tunes `nano`'s adapter: the decoder learns to answer about soft words, and nothing of it changes for plain text.
+
+    python -m sensorium.training.nano.tune EMOJI_PACKAGE FEATURES SENTENCES.txt OUT.safetensors --minutes 20
+
+Low-rank weights on the output projections of attention and MLP; the loss is on the answers alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...encoders.image import imagenet_labels
+from ...encoders.media import Modality
+from ...encoders.text import MediaText, Tokenizer
+from ...fusion.adapter import adapter_parameters, add_adapter
+from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
+from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords
+from ...fusion.decoder import Decoder
+from ...sdk import load
+from ...sdk.hub import resolve_part
+from .picture_heads import drawing_examples, shape_examples
+from .pictures import emoji
+from .questions import Drawer, Item, Sample, sample
+
+__all__ = ["embedded_sample", "main", "train"]
+
+_BATCH = 8
+_RANK = 16
+
+
+def main() -> None:
+    """Trains for the given time and writes the adapter."""
+    from safetensors.torch import save_file
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("package", "features", "sentences", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--minutes", type=float, default=20)
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    model = load("nano", dtype="bfloat16")
+    decoder: Decoder = model.engine.decoder  # type: ignore[attr-defined]
+    connectors = nano_connectors(decoder, model.tokenizer, lambda role: resolve_part("nano", role))
+    pictures: Any = connectors["image"]()
+    drawer = _drawer(pictures, arguments)
+    decoder.requires_grad_(False)
+    switch = add_adapter(decoder, "nano", targets=TARGETS, rank=_RANK, scale=SCALE)
+    for name, parameter in adapter_parameters(decoder).items():
+        parent, _, child = name.rpartition(".")
+        setattr(decoder.get_submodule(parent), child, torch.nn.Parameter(parameter.float()))
+    with switch.set_to(True):
+        train(decoder, model.tokenizer, pictures, drawer, seconds=arguments.minutes * 60)
+    weights = {name: value.detach().bfloat16().contiguous() for name, value in adapter_parameters(decoder).items()}
+    save_file(weights, arguments.out, metadata={"scale": json.dumps(SCALE)})
+
+
+def train(decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords, drawer: Drawer, *, seconds: float) -> None:
+    """Trains the adapter in place until the time is over; the rate falls to zero with it."""
+    parameters = list(adapter_parameters(decoder).values())
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+    begun, step, mean = time.time(), 0, 0.0
+    while (done := (time.time() - begun) / seconds) < 1:
+        rate = 1e-3 * min(1.0, step / 30) * (1 - done)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = [embedded_sample(sample(drawer), decoder, tokenizer, pictures) for _ in range(_BATCH)]
+        loss = _loss(decoder, rows)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step, mean = step + 1, 0.95 * mean + 0.05 * loss.item() if step else loss.item()
+        if step % 25 == 0:
+            print(f"step {step}, {time.time() - begun:.0f} s: loss {mean:.3f}", flush=True)
+
+
+@torch.no_grad()
+def embedded_sample(
+    one: Sample, decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords
+) -> tuple[Tensor, list[int]]:
+    """Embeddings [T, D] of prompt and answer, and the answer's tokens, the ending one included, at their end."""
+    table = decoder.model.embed_tokens.weight
+    media, embeddings = [], []
+    for part in one.parts:
+        if isinstance(part, Item):
+            layout, embedded = _shown(part, tokenizer, pictures, table)
+            media.append(MediaText(part.kind, "", layout))
+            embeddings.append(embedded)
+    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in one.parts]
+    prompt = tokenizer.encode_media_chat([{"role": "user", "content": content}], media)
+    end = tokenizer.eos_id
+    assert end is not None, "the decoder ends its answers with a token"
+    answer = [*tokenizer.encode(one.answer, add_special=False), end]
+    holders = torch.tensor([tokenizer.token_id(text) or -1 for text in PLACEHOLDERS.values()])
+    tokens = torch.tensor([*prompt, *answer])
+    out = table[tokens].clone()
+    out[torch.isin(tokens, holders)] = torch.cat(embeddings).to(out)
+    return out, answer
+
+
+def _shown(item: Item, tokenizer: Tokenizer, pictures: PictureWords, table: Tensor) -> tuple[str, Tensor]:
+    """Layout and embeddings, as the connectors of `nano` give them."""
+    kind: Modality = item.kind  # type: ignore[assignment]
+    if kind == "audio":
+        tokens = tokenizer.encode(item.text, add_special=False, parse_special=False)
+        return f'The speech says: "{PLACEHOLDERS[kind] * len(tokens)}"', table[tokens]
+    words = [pictures.words(reading, 0) for reading in item.readings]
+    if kind == "image":
+        return f"(An image that shows:{PLACEHOLDERS[kind] * len(words[0])})", words[0]
+    parts = [
+        f" [{int(at) // 60}:{at % 60:04.1f}]" + PLACEHOLDERS[kind] * len(shown)
+        for at, shown in zip(item.seconds, words, strict=True)
+    ]
+    return f"(A clip that shows:{''.join(parts)})", torch.cat(words)
+
+
+def _loss(decoder: Decoder, rows: list[tuple[Tensor, list[int]]]) -> Tensor:
+    embeddings = torch.nn.utils.rnn.pad_sequence([row for row, _ in rows], batch_first=True)
+    logits = decoder(embeddings=embeddings)
+    picked = [logits[n, len(row) - len(answer) - 1 : len(row) - 1] for n, (row, answer) in enumerate(rows)]
+    targets = torch.tensor([token for _, answer in rows for token in answer])
+    return F.cross_entropy(torch.cat(picked).float(), targets)
+
+
+def _drawer(pictures: PictureWords, arguments: argparse.Namespace) -> Drawer:
+    """Draws from cached features of training pictures and from sentences."""
+    heads = pictures.heads
+    emojis = emoji(arguments.package)
+
+    def read(pooled: Tensor) -> PictureReading:
+        hidden = heads.hidden(pooled[None].float())
+        labels = torch.full((1, len(imagenet_labels())), 1.0)
+        values = (heads.kind(hidden), labels, heads.name_logits(hidden), heads.shape(hidden), heads.colour(hidden))
+        return PictureReading(*(logits.softmax(-1) for logits in values))
+
+    def load_features(name: str) -> Tensor:
+        return torch.load(arguments.features / f"{name}.pt", weights_only=True)
+
+    drawn = drawing_examples(emojis, load_features("emoji_0"), held_out=False)
+    shapes = shape_examples("train", load_features("vqa_train"))
+    told = ((shapes.shape >= 0) & (shapes.colour >= 0)).nonzero()[:, 0].tolist()
+
+    @torch.no_grad()
+    def drawing(draw: random.Random) -> tuple[PictureReading, int]:
+        row = draw.randrange(len(drawn.pooled))
+        return read(drawn.pooled[row]), int(drawn.name[row])
+
+    @torch.no_grad()
+    def shape(draw: random.Random) -> tuple[PictureReading, str, str]:
+        row = draw.choice(told)
+        return read(shapes.pooled[row]), SHAPES[int(shapes.shape[row])], COLOURS[int(shapes.colour[row])]
+
+    sentences = arguments.sentences.read_text(encoding="utf-8").splitlines()
+    return Drawer(list(imagenet_labels()), [one.name for one in emojis], drawing, shape, sentences)
+
+
+if __name__ == "__main__":
+    main()
