@@ -31,7 +31,16 @@ from ..sdk import (
 from ..sdk.hub import resolve
 from ..sdk.info import families
 from ..sdk.options import options_from
-from .terminal import human_bytes, human_count, print_json, print_table, read_stdin, timing_line, waiting
+from .terminal import (
+    human_bytes,
+    human_count,
+    print_answer,
+    print_json,
+    print_table,
+    read_stdin,
+    timing_line,
+    waiting,
+)
 
 __all__ = ["app", "main"]
 
@@ -90,21 +99,24 @@ def ask(
     as_json: AsJson = False,
     quiet: Quiet = False,
     timings: Showing = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print to standard error how the prompt is made.")] = False,
 ) -> None:
-    """Answer a question, about files if any are given."""
+    """Answer a question, about files if any are given: texts, images, sounds and clips, told by their content."""
     parts = _parts(question, files or [])
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "stop": stop or None}
     options_from(options, {})  # a wrong option is told before a model is loaded
-    loaded, seconds = _load(model, device=device, dtype=dtype, quiet=quiet or as_json)
+    loaded = _load(model, device=device, dtype=dtype, quiet=quiet or as_json, timings=timings)
+    if explain:
+        print(loaded.explain(*parts, system=system, raw=raw), file=sys.stderr)
     answer = loaded.stream(*parts, system=system, raw=raw, **options)
     if as_json:
         print_json({"model": model, **answer.result.to_dict()})
     else:
-        for piece in answer:
-            print(piece, end="", flush=True)
-        print()
-    _after(answer.result, quiet=quiet or as_json, load_seconds=seconds if timings else None)
+        print_answer(answer)
+    _tell(answer.result, quiet=quiet or as_json)
+    if timings:
+        print(timing_line(answer.result), file=sys.stderr)
 
 
 @app.command()
@@ -124,9 +136,11 @@ def chat(
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
-    loaded, seconds = _load(model, device=device, dtype=dtype, quiet=quiet)
+    loaded = _load(model, device=device, dtype=dtype, quiet=quiet, timings=timings)
     for result in converse(loaded, system=system, options=options):
-        _after(result, quiet=quiet, load_seconds=seconds if timings else None)
+        _tell(result, quiet=quiet)
+        if timings:
+            print(timing_line(result), file=sys.stderr)
 
 
 @app.command()
@@ -201,13 +215,15 @@ def main() -> None:
     raise SystemExit(code or 0)
 
 
-def _load(model: str, *, device: str, dtype: str | None, quiet: bool) -> tuple[Model, float]:
-    """The model, and the seconds that loading took without fetching it."""
+def _load(model: str, *, device: str, dtype: str | None, quiet: bool, timings: bool) -> Model:
+    """Fetches a model if need be, and loads it."""
     resolve(model, quiet=quiet)
     begun = time.perf_counter()
     with waiting(f"Loading {model} …", quiet=quiet):
         loaded = load(model, device=device, dtype=dtype)
-    return loaded, time.perf_counter() - begun
+    if timings:
+        print(f"[loaded in {time.perf_counter() - begun:.2f} s]", file=sys.stderr)
+    return loaded
 
 
 def _parts(question: str, files: list[str]) -> list[Part]:
@@ -219,18 +235,18 @@ def _parts(question: str, files: list[str]) -> list[Part]:
             raise InvalidInputError("There is no such file.", given=file, expected="a file that exists")
     if not files and not question.strip():
         raise InvalidInputError("The question is empty.", given=json.dumps(question), expected="some text")
-    first = read_stdin().text.rstrip("\n") if question == "-" else question
-    rest: list[Part] = [read_stdin().text if file == "-" else Path(file) for file in files]
-    return [*([first] if first.strip() else []), *rest]
+    first = read_stdin() if question == "-" else question
+    rest: list[Part] = [read_stdin() if file == "-" else Path(file) for file in files]
+    if isinstance(first, str):
+        first = first.rstrip("\n")
+    return rest if isinstance(first, str) and not first.strip() else [first, *rest]
 
 
-def _after(result: Result, *, quiet: bool, load_seconds: float | None) -> None:
-    """What is said beside the answer, on standard error."""
+def _tell(result: Result, *, quiet: bool) -> None:
+    """What a person should know of an answer, on standard error."""
     if result.finish_reason == "length" and not quiet:
         count = result.usage.new_tokens
         print(f"[ended after {count} tokens; --max-new-tokens allows more]", file=sys.stderr)
-    if load_seconds is not None:
-        print(timing_line(result, load_seconds), file=sys.stderr)
 
 
 if __name__ == "__main__":

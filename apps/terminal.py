@@ -6,15 +6,16 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..sdk import InvalidInputError, Result, Text
+from ..sdk import InvalidInputError, Part, Result, Text, read_part
 from ..sdk.content import text_of
 
 __all__ = [
     "human_bytes",
     "human_count",
+    "print_answer",
     "print_json",
     "print_table",
     "read_line",
@@ -23,20 +24,24 @@ __all__ = [
     "waiting",
 ]
 
-_LARGEST_INPUT = 16 << 20  # bytes
+_LARGEST_INPUT = 16 << 20  # bytes of a line
+_LARGEST_MEDIA = 512 << 20  # bytes
 
 
-def read_stdin() -> Text:
-    """Standard input as text.
+def read_stdin() -> Part:
+    """Standard input: text, an image, a sound or a clip, as its content says.
 
     Raises:
         InvalidInputError: it is empty or too large.
-        UnsupportedInputError: it is no UTF-8 text.
+        UnsupportedInputError: it is nothing that can be read.
     """
-    data = sys.stdin.buffer.read(_LARGEST_INPUT + 1)
-    if len(data) > _LARGEST_INPUT:
-        raise InvalidInputError("Standard input is too large.", expected=f"at most {_LARGEST_INPUT} bytes")
-    return Text(text_of(data, "standard input"))
+    data = sys.stdin.buffer.read(_LARGEST_MEDIA + 1)
+    if len(data) > _LARGEST_MEDIA:
+        raise InvalidInputError("Standard input is too large.", expected=f"at most {_LARGEST_MEDIA} bytes")
+    if not data.strip():
+        raise InvalidInputError("standard input is empty.", given=f"{len(data)} bytes", expected="some text")
+    part = read_part(data, name="standard input")
+    return part.text if isinstance(part, Text) else part
 
 
 def read_line() -> str | None:
@@ -84,6 +89,19 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
         yield
 
 
+def print_answer(pieces: Iterable[str]) -> None:
+    """An answer on standard output, piece by piece; its line is ended also where it breaks off."""
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except BaseException:
+        print(flush=True)
+        raise
+    print(flush=True)
+
+
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output, in ASCII where the terminal is not UTF-8."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -115,11 +133,10 @@ def human_count(count: int) -> str:
     return str(count)
 
 
-def timing_line(result: Result, load_seconds: float) -> str:
+def timing_line(result: Result) -> str:
     """Tokens, seconds and speed of one answer."""
     usage, timings = result.usage, result.timings
     return (
-        f"[loaded in {load_seconds:.2f} s; prompt {usage.prompt_tokens} tokens, "
-        f"first token after {timings.first_token:.2f} s; answer {usage.new_tokens} tokens, "
-        f"{timings.tokens_per_second:.1f} a second; {timings.total:.2f} s in all]"
+        f"[prompt {usage.prompt_tokens} tokens, first token after {timings.first_token:.2f} s; answer "
+        f"{usage.new_tokens} tokens, {timings.tokens_per_second:.1f} a second; {timings.total:.2f} s in all]"
     )

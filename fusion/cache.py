@@ -213,15 +213,22 @@ class KeyValueCache:
 
     @classmethod
     def join(cls, config: DecoderConfig, caches: Sequence[KeyValueCache]) -> KeyValueCache:
-        """One cache with the rows of all `caches`, which are emptied layer by layer to hold little twice."""
+        """One cache with the rows of all `caches`, which are emptied layer by layer to hold little twice.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        if not caches:
+            raise InvalidInputError("There are no caches to join.", given="none", expected="at least one")
         if len(caches) == 1:
             return caches[0]
         joined = cls(config, rows=0)
         joined.lengths = [length for cache in caches for length in cache.lengths]
         for number, layer in enumerate(joined.layers):
             parts = [cache.layers[number] for cache in caches]
-            layer.keys = _stacked([part.keys for part in parts if part.keys is not None])
-            layer.values = _stacked([part.values for part in parts if part.values is not None])
+            rows = [cache.rows for cache in caches]
+            layer.keys = _stacked([part.keys for part in parts], rows)
+            layer.values = _stacked([part.values for part in parts], rows)
             for part in parts:
                 part.keys = part.values = None
         return joined
@@ -235,12 +242,14 @@ def _grown(buffer: Tensor | None, like: Tensor, slots: int) -> Tensor:
     return grown
 
 
-def _stacked(buffers: list[Tensor]) -> Tensor:
-    rows, slots = sum(buffer.shape[0] for buffer in buffers), max(buffer.shape[2] for buffer in buffers)
-    _, heads, _, size = buffers[0].shape
-    stacked = buffers[0].new_zeros(rows, heads, slots, size)
-    row = 0
-    for buffer in buffers:
-        stacked[row : row + buffer.shape[0], :, : buffer.shape[2]] = buffer
-        row += buffer.shape[0]
+def _stacked(buffers: list[Tensor | None], rows: list[int]) -> Tensor | None:
+    """Buffers of `rows` rows each one below the other; None stands for one that was not used yet."""
+    used = [buffer for buffer in buffers if buffer is not None]
+    if not used:
+        return None
+    _, heads, _, size = used[0].shape
+    stacked = used[0].new_zeros(sum(rows), heads, max(buffer.shape[2] for buffer in used), size)
+    for buffer, place in zip(buffers, stacked.split(rows), strict=True):
+        if buffer is not None:
+            place[:, :, : buffer.shape[2]] = buffer
     return stacked

@@ -8,7 +8,7 @@ size, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -204,6 +204,13 @@ class Decoder(nn.Module):
             if isinstance(block.mlp, MLP):
                 block.mlp.pack()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Gives every weight of a copy a storage of its own: a pickle holds a packed one once for each of its views."""
+        super().__setstate__(state)
+        for parameter in self.parameters():
+            if parameter.untyped_storage().nbytes() != parameter.nbytes:
+                parameter.data = parameter.data.clone()
+
     def frequencies_regime(self, length: int) -> tuple[int, ...]:
         """Which rotary frequencies `length` positions use; keys cached under another regime are stale (LongRoPE)."""
         return tuple(sorted({table.regime(length) for table in self._layer_tables if table}))
@@ -222,7 +229,7 @@ class Decoder(nn.Module):
         embeddings: Tensor | None = None,
         positions: Tensor | None = None,
         cache: KeyValueCache | None = None,
-        logits: Literal["all", "last"] = "all",
+        logits: Literal["all", "last"] | Tensor = "all",
     ) -> Tensor:
         """The logits that follow each position.
 
@@ -231,10 +238,11 @@ class Decoder(nn.Module):
             positions: [B, T] for other positions than 0, 1, 2 …; only without a cache.
             cache: past keys and values; the new ones are added to it. One row may bring any T; several rows bring
                 one position each.
-            logits: for ``all`` T positions or only for the ``last``.
+            logits: for ``all`` T positions, only for the ``last``, or where a bool [B, T] is true: a head over a large
+                vocabulary is the most expensive layer, and training needs it at few positions.
 
         Returns:
-            Logits [B, T or 1, V] in the weights' dtype.
+            Logits [B, T or 1, V] in the weights' dtype; [chosen positions, V] for a mask.
 
         Raises:
             InvalidInputError: sizes that do not fit each other.
@@ -247,6 +255,8 @@ class Decoder(nn.Module):
             hidden = block(hidden, step, table, self.model.position_bias)
         if cache is not None:
             cache.advance(hidden.shape[1])
+        if isinstance(logits, Tensor):
+            return self._head(hidden[logits])
         return self._head(hidden if logits == "all" else hidden[:, -1:])
 
     def _input(self, tokens: Tensor | None, embeddings: Tensor | None) -> Tensor:
@@ -264,6 +274,13 @@ class Decoder(nn.Module):
                 given=f"embeddings {list(hidden.shape)}",
                 expected=f"[batch, time, {self.config.hidden_size}], nothing empty",
             )
+        if positions is not None and (
+            positions.shape != (rows, length) or positions.dtype not in (torch.int64, torch.int32)
+        ):
+            given, expected = f"{positions.dtype} {list(positions.shape)}", f"whole numbers {[rows, length]}"
+            raise InvalidInputError("Positions are one whole number for each token.", given=given, expected=expected)
+        if positions is not None and int(positions.min()) < 0:
+            raise InvalidInputError("Positions count from zero.", given=int(positions.min()), expected="at least 0")
         if cache is None:
             return
         if positions is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoders.errors import InvalidInputError, UnsupportedInputError
+from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInputError
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
 from .connectors import Connector, EmbeddingCache
@@ -71,9 +71,10 @@ class MultimodalModel:
             items.append(MediaItem(content, layout.count(connector.placeholder), name))
             texts.append(MediaText(content.modality, connector.mark, layout))
         tokens = _continued(tokenizer, messages, texts) if raw else tokenizer.encode_media_chat(messages, texts)
-        ids = {kind: tokenizer.token_id(connector.placeholder) for kind, connector in self._connectors.items()}
-        known: dict[Modality, int] = {kind: number for kind, number in ids.items() if number is not None}
-        return plan_prompt(tokens, items, known, adapter=self._adapter if items else None)
+        ids: dict[Modality, int] = {}
+        for kind, connector in self._connectors.items():
+            ids[kind] = _id_of(tokenizer, connector)
+        return plan_prompt(tokens, items, ids, adapter=self._adapter if items else None)
 
     @torch.inference_mode()
     def embed(self, plan: PromptPlan) -> Tensor:
@@ -104,6 +105,14 @@ class MultimodalModel:
         if modality not in self._connectors:
             self._connectors[modality] = self._builders[modality]()
         return self._connectors[modality]
+
+
+def _id_of(tokenizer: Tokenizer, connector: Connector) -> int:
+    number = tokenizer.token_id(connector.placeholder)
+    if number is None:
+        given = connector.placeholder
+        raise CheckpointError(f"The tokenizer has no token that holds the place of {connector.modality}.", given=given)
+    return number
 
 
 def _continued(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], media: Sequence[MediaText]) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine import Engine
-from .generation import check_options, check_prompt, check_tokens
+from .generation import check_options, check_prompt
 from .options import GenerationOptions
 from .result import Result, Timings, Usage
 from .sampling import Penalties, check_best, largest, log_softmax
@@ -31,9 +31,7 @@ def beam_search(engine: Engine, tokenizer: TextTokenizer, prompt: Sequence[int],
     """
     begun = time.perf_counter()
     check_options(options, engine)
-    limit = check_prompt(prompt, engine, options)
-    prompt = check_tokens(prompt, engine)
-    search = _Search(tokenizer, prompt, options, limit)
+    search = _Search(tokenizer, prompt, options, check_prompt(prompt, engine, options))
     state, logits = engine.prefill([prompt])
     first = time.perf_counter()
     steps = 0

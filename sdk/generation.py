@@ -125,7 +125,7 @@ class Generation:
         check_options(options, engine)
         limits = [check_prompt(prompt, engine, options) for prompt in prompts]
         self._engine, self._copies = engine, options.best_of
-        self._prompts = [check_tokens(prompt, engine) for prompt in prompts]
+        self._prompts = list(prompts)
         self._answers = [
             _Answer(tokenizer, prompt, options, limit, copy)
             for prompt, limit in zip(self._prompts, limits, strict=True)

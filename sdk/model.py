@@ -169,14 +169,15 @@ class Model:
         return getattr(self.engine, "media", None)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """The logits [T, vocabulary] after each of T tokens, which may also be an array or a tensor [T].
+        """The logits [T, vocabulary] after each of T tokens, which may also be an array, a tensor [T] or a plan.
 
         Raises:
             InvalidInputError: no tokens, no whole numbers, or ids that the model does not have.
             ContextLengthError: more than its context holds.
             EngineError: the engine failed.
         """
-        return self.engine.logits(check_tokens(token_ids, self.engine))
+        tokens = check_tokens(token_ids, self.engine)
+        return self.engine.logits(token_ids if isinstance(token_ids, PromptPlan) else tokens)
 
     def save(self, directory: str | Path) -> None:
         """Writes a Hugging Face directory: weights, configuration, tokenizer and generation defaults.

@@ -142,7 +142,7 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
 
 def _model_defaults(config: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the model's generation_config.json wants where the caller said nothing and nothing contradicts it."""
-    own = {ours: config.get(theirs) for ours, theirs in _CONFIG_NAMES.items() if ours not in asked}
+    own = {ours: config.get(theirs) for ours, theirs in _CONFIG_NAMES.items() if not {ours, theirs} & set(asked)}
     wanted = {name: value for name, value in own.items() if value is not None and value not in _OFF.get(name, ())}
     temperature = _temperature(config, asked, wanted.pop("temperature", 1.0))
     if _holds(_number(0, above=True), temperature):
@@ -157,7 +157,7 @@ def _model_defaults(config: Mapping[str, Any], asked: Mapping[str, Any]) -> dict
         _check_own(name, value)
     most = asked.get("max_new_tokens")
     if _is_whole(most) and wanted.get("min_new_tokens", 0) > most:
-        del wanted["min_new_tokens"]
+        wanted.pop("min_new_tokens", None)
     return wanted | {"temperature": temperature}
 
 
@@ -281,10 +281,10 @@ def _contradictions(options: GenerationOptions) -> Iterator[tuple[str, str]]:
         yield f"beams: a beam search does not draw at random, which {drawing} would.", f"leave out {drawing}, or beams"
     if options.greedy and sampling:
         yield f"{', '.join(sampling)}: no meaning at temperature 0.", "raise temperature, or leave it out"
-    if options.greedy and options.best_of > 1:
-        yield "best_of draws several answers, and at temperature 0 all are the same.", "raise temperature"
     if beams and options.best_of > 1:
         yield "best_of and beams are two ways to choose one answer.", "leave one of them out"
+    if options.greedy and options.best_of > 1:
+        yield "best_of draws several answers, and at temperature 0 all are the same.", "raise temperature"
     if beams and options.logprobs is not None:
         yield "beams: a beam search gives no logprobs for each token.", "leave out logprobs, or beams"
     if not beams and options.length_penalty != 1:

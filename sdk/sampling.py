@@ -18,6 +18,8 @@ __all__ = ["Penalties", "Sampler", "check_best", "largest", "log_softmax", "warp
 
 Floats = NDArray[np.floating]
 
+_TOP_P_FIRST = 1000  # tokens
+
 
 class Penalties:
     """What is done to the logits of one answer before a token is chosen: bias, penalties and the minimum length.
@@ -123,12 +125,17 @@ def warped(logits: Floats, options: GenerationOptions) -> NDArray[np.float64]:
 
 
 def _top_p(scores: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Removes the least likely tokens that together have at most 1 - share."""
-    order = scores.argsort(kind="stable")
-    below = np.exp(log_softmax(scores)[order]).cumsum() <= 1 - share
-    below[-1] = False
-    scores[order[below]] = -np.inf
-    return scores
+    """Keeps the likeliest tokens until they have `share`; of equally likely ones the first."""
+    probabilities = np.exp(log_softmax(scores))
+    for count in (_TOP_P_FIRST, len(scores)):  # a few are nearly always enough, and cheaper to sort
+        order = largest(probabilities, count)
+        before = probabilities[order].cumsum() - probabilities[order]
+        kept = order[before < share]
+        if len(kept) < len(order):
+            break
+    cut = np.full_like(scores, -np.inf)
+    cut[kept] = scores[kept]
+    return cut
 
 
 def _typical(scores: NDArray[np.float64], share: float) -> NDArray[np.float64]:
@@ -138,7 +145,7 @@ def _typical(scores: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     likely = probabilities > 0
     entropy = -np.sum(probabilities[likely] * logs[likely])
     distances = np.abs(-logs - entropy)
-    order = distances.argsort(kind="stable")
+    order = distances.argsort()
     last = int((probabilities[order].cumsum() < share).sum())
     scores[distances > distances[order[min(last, len(order) - 1)]]] = -np.inf
     return scores
@@ -150,8 +157,8 @@ def largest(values: Floats, count: int) -> NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     found = np.arange(len(values))
     if count < len(values):
-        found = np.sort(np.argpartition(values, -count)[-count:])
-    return found[np.argsort(-values[found], kind="stable")]
+        found = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    return found[np.argsort(-values[found], kind="stable")][:count]
 
 
 def log_softmax(scores: Floats) -> NDArray[np.float64]:

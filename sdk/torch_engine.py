@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class TorchEngine:
         rows_together: bool | None = None,
     ) -> None:
         self.decoder = decoder.eval()
-        self.media, self._adapter = media, adapter
+        self.media, self.adapter = media, adapter
         self._raw_config = raw_config
         self._together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
         decoder.pack()
@@ -168,8 +168,12 @@ class TorchEngine:
             EngineError: out of memory.
         """
         with memory_guard(f"the logits of all {len(tokens)} tokens"):
-            ids = torch.tensor([list(tokens)], device=self.decoder.device)
-            return _array(self.decoder(ids)[0][:, None])
+            row = self._row(tokens)
+            ids = torch.tensor([row.tokens], device=self.decoder.device)
+            with self._reading(adapted=row.adapted):
+                known = row.embeddings
+                logits = self.decoder(ids) if known is None else self.decoder(embeddings=known)
+            return _array(logits[0][:, None])
 
     def save(self, directory: Path) -> None:
         """Writes the decoder as a Hugging Face directory."""
@@ -227,9 +231,12 @@ class TorchEngine:
     def _regimes(self, rows: list[_Row]) -> list[tuple[int, ...]]:
         return [self.decoder.frequencies_regime(len(row.tokens)) for row in rows]
 
+    def _reading(self, *, adapted: bool) -> AbstractContextManager[object]:
+        return nullcontext() if self.adapter is None else self.adapter.set_to(adapted)
+
     def _forward(self, part: torch.Tensor, cache: KeyValueCache, *, adapted: bool) -> torch.Tensor:
         """Logits [B, 1, V] after tokens [B, T] or embeddings [B, T, D]."""
-        with nullcontext() if self._adapter is None else self._adapter.set_to(adapted):
+        with self._reading(adapted=adapted):
             if part.is_floating_point():
                 return self.decoder(embeddings=part, cache=cache, logits="last")
             return self.decoder(part, cache=cache, logits="last")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...sdk import Message, Model, Options, Result
-from ..terminal import read_line
+from ..terminal import print_answer, read_line
 
 __all__ = ["converse"]
 
@@ -31,9 +31,7 @@ def converse(model: Model, *, system: str | None, options: Options) -> Iterator[
     while (turn := _read()) is not None:
         messages.append({"role": "user", "content": turn})
         answer = model.stream(messages, **options)
-        for piece in answer:
-            print(piece, end="", flush=True)
-        print(flush=True)
+        print_answer(answer)
         messages.append({"role": "assistant", "content": answer.result.text})
         yield answer.result
 

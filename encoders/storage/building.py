@@ -19,6 +19,7 @@ _INITIALISERS: tuple[Callable[..., Any], ...] = (
     # What the others (xavier, truncated normal, …), which no mode sees, come down to.
     torch.Tensor.uniform_,
     torch.Tensor.normal_,
+    torch.Tensor.erfinv_,
 )
 
 

@@ -29,6 +29,10 @@ def decode_attention(
     The queries that share a key are folded into rows of one product: neither keys nor values are copied for them, and
     the kernels read each of them once (a fused kernel's own grouping takes five times as long for bfloat16).
 
+    Exact up to the rounding of its dtype. In bfloat16 and float16 beyond 2048 slots, or with a soft cap, scores are
+    rounded to that dtype before the softmax, which is formed in float32: as in the plain formula, where the fused
+    kernel keeps them in float32.
+
     Args:
         query: [B, H, 1, d].
         key, value: [B, Hkv, S, d].

@@ -52,10 +52,9 @@ def attention(
     if plain and _is_one_kernel(mask, length, keys, key_start):
         causal = mask.causal and length > 1
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
-    outs = []
+    outs, positions = [], torch.arange(key_start, key_start + keys, device=query.device)
     for first, last, seen in _blocks(mask, length, keys, key_start):
         block = query[:, :, first:last]
-        positions = torch.arange(key_start, key_start + keys, device=query.device)
         query_positions, key_positions = positions[keys - length + first : keys - length + last], positions[seen]
         keys_seen, values_seen = key[:, :, seen], value[:, :, seen]
         visible = mask.dense(query_positions, key_positions)

@@ -33,7 +33,8 @@ _MAGIC = b"GGUF"
 _MOST_TENSORS = 1 << 17
 _MOST_KEYS = 1 << 16
 _MOST_DIMENSIONS = 4
-_MOST_VALUES = 1 << 23  # in all arrays together; the largest vocabularies have a million or two with their merges
+_MOST_VALUES = 1 << 22  # in all arrays together; the largest vocabularies have a million and a half with their merges
+_MOST_INNER_ARRAYS = 1 << 14
 _LONGEST_KEY = 1 << 16  # bytes
 _DEEPEST_ARRAY = 4
 _LARGEST_HEADER = 1 << 28  # bytes; a vocabulary of a million long tokens fits many times
@@ -153,6 +154,7 @@ class _Header:
         self._descriptor = descriptor
         self._at = 0
         self._values = 0
+        self._inner_arrays = 0
 
     def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
         """Metadata and tensors."""
@@ -250,8 +252,10 @@ class _Header:
         if count * smallest > self.size - self._at:
             raise self._fault("an array is longer than the file", f"{count} values")
         self._values += count
-        if self._values > _MOST_VALUES:
-            raise self._fault("arrays beyond all sense", f"{self._values} values or more", f"at most {_MOST_VALUES}")
+        self._inner_arrays += count if kind == GGUFValueType.ARRAY else 0
+        if self._values > _MOST_VALUES or self._inner_arrays > _MOST_INNER_ARRAYS:
+            given = f"{self._values} values or more, {self._inner_arrays} arrays in arrays"
+            raise self._fault("arrays beyond all sense", given, f"at most {_MOST_VALUES} and {_MOST_INNER_ARRAYS}")
         if kind in (GGUFValueType.STRING, GGUFValueType.ARRAY):
             return [self._value(kind, depth + 1) for _ in range(count)]
         code = _SCALARS[kind]

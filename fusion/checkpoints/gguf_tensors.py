@@ -13,7 +13,8 @@ from .gguf_file import GGUFFile
 
 __all__ = ["GGUFTensors"]
 
-_CHUNK = 1 << 20  # weights dequantized at a time, whole blocks of every kind: 4 MiB of float32, and a few times that while numpy works
+# Whole blocks of every kind: 4 MiB of float32, and a few times that while numpy works.
+_CHUNK = 1 << 20  # weights dequantized at a time
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"} | {
     f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)
 }

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ...encoders.errors import CheckpointError
-from ...encoders.storage import TensorFile, materialise, read_json, shapes_only, tensor_files
+from ...encoders.storage import TensorFile, materialise, read_json, shapes_only, shortened, tensor_files
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
@@ -26,6 +26,13 @@ from .gguf_tensors import GGUFTensors
 
 __all__ = ["Checkpoint", "load_checkpoint", "load_decoder", "open_checkpoint"]
 
+_GGUF_IGNORED = (
+    "rope_freqs.weight",
+    "rope_factors_short.weight",
+    "rope_factors_long.weight",
+    "attn_rot_embd.weight",
+)
+_CONFIG = "config.json"
 _OPTIONAL_PREFIXES = ("transformer.", "model.")
 
 
@@ -80,20 +87,24 @@ class Checkpoint:
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Opens a Hugging Face directory or a GGUF file and checks that it is whole.
 
+    The numbers themselves are not looked at: weights that are NaN load, and whoever computes with them meets logits
+    that are none (`EngineError`).
+
     Raises:
         CheckpointError: anything about it is missing, surplus, misshapen, truncated or hostile.
         UnknownFamilyError: of a family that we do not know.
     """
     path = Path(path)
-    checkpoint = _open_gguf(path) if path.is_file() else _open_directory(path)
-    try:
-        check_names(checkpoint.targets, checkpoint.files, checkpoint.ignored)
-        with shapes_only():
-            parameters = dict(Decoder(checkpoint.config).named_parameters())
-        check_shapes(checkpoint.targets, parameters, checkpoint.files)
-    except BaseException:
-        checkpoint.close()
-        raise
+    with _naming(path):
+        checkpoint = _open_gguf(path) if path.is_file() else _open_directory(path)
+        try:
+            check_names(checkpoint.targets, checkpoint.files, checkpoint.ignored)
+            with shapes_only():
+                parameters = dict(Decoder(checkpoint.config).named_parameters())
+            check_shapes(checkpoint.targets, parameters, checkpoint.files)
+        except BaseException:
+            checkpoint.close()
+            raise
     return checkpoint
 
 
@@ -129,9 +140,9 @@ def load_checkpoint(
 
 
 def _open_directory(path: Path) -> Checkpoint:
-    raw = read_json(path / "config.json")
+    raw = read_json(path / _CONFIG)
     family = family_of(raw)
-    with _refusing_nonsense("config.json"):
+    with _refusing_nonsense(_CONFIG):
         config = family.read(raw)
     checkpoint = Checkpoint(path, config, raw, tensor_files(path), {}, family.ignored)
     try:
@@ -150,12 +161,29 @@ def _open_directory(path: Path) -> Checkpoint:
 
 @contextmanager
 def _refusing_nonsense(what: str) -> Iterator[None]:
-    """Fields of the wrong type fail wherever they are used first; to the user it is one kind of error."""
+    """Fields of the wrong type fail wherever they are used first; to the user it is one kind of error, of `what`."""
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         problem = f"{what}: a field is missing or not what its name calls for."
-        raise CheckpointError(problem, given=f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise CheckpointError(problem, given=shortened(f"{type(error).__name__}: {error}")) from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors name the GGUF file, which has no config.json: what they say of one is true of the file's metadata."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not path.is_file():
+            raise
+        instead = f"{path.name}'s metadata"
+        problem, expected, hint = (
+            text.replace(_CONFIG, instead) if isinstance(text, str) else text
+            for text in (error.problem, error.expected, error.hint)
+        )
+        problem = problem if path.name in str(problem) else f"{path.name}: {problem}"
+        raise type(error)(problem, given=error.given, expected=expected, hint=hint) from error  # type: ignore[arg-type]
 
 
 def _check_count(least: int, files: Mapping[str, TensorFile]) -> None:
@@ -181,12 +209,15 @@ def _as_named(targets: dict[str, Target], files: Mapping[str, TensorFile]) -> di
 def _open_gguf(path: Path) -> Checkpoint:
     file = GGUFTensors(path)
     try:
-        with _refusing_nonsense(path.name):
-            raw = gguf_config(file.metadata, file.shapes, file.factors)
+        shapes = file.shapes
+        files: dict[str, TensorFile] = dict.fromkeys(shapes, file)
+        with _refusing_nonsense(_CONFIG):
+            raw = gguf_config(file.metadata, shapes, file.factors)
             config = family_of(raw).read(raw)
-        targets = expand(gguf_rules(config), config)
+            split = config.experts is not None and "blk.0.ffn_gate.0.weight" in shapes
+            _check_count(config.layers * (config.experts.experts if config.experts and split else 1), files)
+            targets = expand(gguf_rules(config, split_experts=split), config)
     except BaseException:
         file.close()
         raise
-    ignored = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
-    return Checkpoint(path, config, raw, dict.fromkeys(file.shapes, file), targets, ignored, file.metadata)
+    return Checkpoint(path, config, raw, files, targets, _GGUF_IGNORED, file.metadata)

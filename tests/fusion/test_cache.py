@@ -239,6 +239,33 @@ def test_a_copy_is_another_cache(decoder: Decoder, tokens: Tensor) -> None:
     assert torch.equal(decoder(tokens[:1, 9:12], cache=twin), expected)
 
 
+@pytest.mark.parametrize("lengths", [(0, 9), (9, 0), (0, 0, 4), (0, 0)], ids=str)
+def test_caches_that_were_not_used_yet_join(lengths: tuple[int, ...], decoder: Decoder, tokens: Tensor) -> None:
+    caches = [filled(decoder, tokens[0, :length]) if length else decoder.new_cache() for length in lengths]
+    joined = KeyValueCache.join(decoder.config, caches)
+    assert joined.lengths == list(lengths)
+    for step in range(9):
+        out = decoder(tokens[1, step].expand(len(lengths), 1), cache=joined)
+        for place, length in enumerate(lengths):
+            whole = torch.cat((tokens[0, :length], tokens[1, : step + 1]))[None]
+            assert difference(out[place], decoder(whole, logits="last")[0]) <= EXACT
+
+
+def test_rows_of_several_caches_join(decoder: Decoder, tokens: Tensor) -> None:
+    pair = KeyValueCache.join(decoder.config, [filled(decoder, tokens[0, :5]), filled(decoder, tokens[1, :8])])
+    joined = KeyValueCache.join(decoder.config, [filled(decoder, tokens[2, :2]), pair, decoder.new_cache()])
+    assert joined.lengths == [2, 5, 8, 0]
+    out = decoder(torch.tensor([[7]] * 4), cache=joined)
+    for place, (row, length) in enumerate(((2, 2), (0, 5), (1, 8), (0, 0))):
+        whole = torch.cat((tokens[row, :length], torch.tensor([7])))[None]
+        assert difference(out[place], decoder(whole, logits="last")[0]) <= EXACT
+
+
+def test_nothing_cannot_be_joined(decoder: Decoder) -> None:
+    with pytest.raises(sdk.InvalidInputError, match="at least one"):
+        KeyValueCache.join(decoder.config, [])
+
+
 def test_a_joined_single_cache_is_itself(decoder: Decoder, tokens: Tensor) -> None:
     cache = filled(decoder, tokens[0, :9])
     assert KeyValueCache.join(decoder.config, [cache]) is cache
@@ -268,6 +295,22 @@ def test_several_rows_bring_one_position_each(decoder: Decoder, tokens: Tensor) 
 def test_positions_follow_from_the_cache(decoder: Decoder, tokens: Tensor) -> None:
     with pytest.raises(sdk.InvalidInputError, match="positions"):
         decoder(tokens[:1], cache=decoder.new_cache(), positions=torch.zeros(1, 41, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [torch.zeros(1, 40, dtype=torch.long), torch.zeros(41, dtype=torch.long), torch.zeros(1, 41)],
+    ids=lambda positions: f"{positions.dtype}{list(positions.shape)}",
+)
+def test_positions_are_one_whole_number_a_token(positions: Tensor, decoder: Decoder, tokens: Tensor) -> None:
+    with pytest.raises(sdk.InvalidInputError, match="whole number"):
+        decoder(tokens[:1], positions=positions)
+
+
+def test_positions_count_from_zero(decoder: Decoder, tokens: Tensor) -> None:
+    """A negative one would be taken from the end of the rotary table."""
+    with pytest.raises(sdk.InvalidInputError, match="-1"):
+        decoder(tokens[:1], positions=torch.arange(-1, 40)[None])
 
 
 def test_learned_positions_end(small_config: DecoderConfig, random_decoder: Build, tokens: Tensor) -> None:

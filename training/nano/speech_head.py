@@ -28,7 +28,7 @@ from ...fusion.connectors.speech_words import SpeechHead
 from .features import kept
 from .spelling import Spelling, plain_words
 
-__all__ = ["Utterances", "encoded", "main", "train", "word_errors"]
+__all__ = ["Utterances", "encoded", "main", "train", "word_distance", "word_errors"]
 
 _LETTERS = {letter: number for number, letter in enumerate(" '" + string.ascii_lowercase, start=1)}
 _BATCH = 24
@@ -60,7 +60,7 @@ def encoded(encoder: AudioEncoder, folder: Path) -> tuple[Tensor, list[int]]:
     samples = np.memmap(folder / "speech.raw", dtype=np.int16, mode="r")
     rows, bounds, at = [], [0], 0
     for length in lengths:
-        sound = AudioData(samples[at : at + length].astype(np.float32) / 32767)
+        sound = AudioData((samples[at : at + length] / np.float32(32767)).astype(np.float32))
         rows.append(encoder.encode([sound]).features[0].half())
         bounds.append(bounds[-1] + len(rows[-1]))
         at += length
@@ -103,7 +103,7 @@ def word_errors(head: SpeechHead, data: Utterances, spelling: Spelling, numbers:
             logs, frames = head(*data.batch([number]))
             best = logs[0, : int(frames[0])].argmax(-1).unique_consecutive()
             heard = spelling.text(best[best > 0].tolist()).split()
-            wrong += _distance(heard, data.words[number])
+            wrong += word_distance(heard, data.words[number])
             said += len(data.words[number])
     return wrong / said
 
@@ -145,7 +145,7 @@ def _ctc(logits: Tensor, targets: list[list[int]], frames: Tensor) -> Tensor:
     return F.ctc_loss(logs, flat, frames, lengths, zero_infinity=True)
 
 
-def _distance(heard: list[str], said: list[str]) -> int:
+def word_distance(heard: list[str], said: list[str]) -> int:
     """Levenshtein's distance in words."""
     row = list(range(len(said) + 1))
     for number, word in enumerate(heard, start=1):

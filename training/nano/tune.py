@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,18 @@ def main() -> None:
     for name in ("package", "features", "sentences", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--shapes", type=int, default=2, help="questions about shapes that come on eight others")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     model = load("nano", dtype="bfloat16")
     decoder: Decoder = model.engine.decoder  # type: ignore[attr-defined]
     connectors = nano_connectors(decoder, model.tokenizer, lambda role: resolve_part("nano", role))
     pictures: Any = connectors["image"]()
-    drawer = _drawer(pictures, arguments)
+    drawer = replace(_drawer(pictures, arguments), shapes=arguments.shapes)
     decoder.requires_grad_(False)
-    switch = add_adapter(decoder, "nano", targets=TARGETS, rank=_RANK, scale=SCALE)
+    # A second call goes on from the adapter that the card has by then.
+    known = model.engine.adapter  # type: ignore[attr-defined]
+    switch = known or add_adapter(decoder, "nano", targets=TARGETS, rank=_RANK, scale=SCALE)
     for name, parameter in adapter_parameters(decoder).items():
         parent, _, child = name.rpartition(".")
         setattr(decoder.get_submodule(parent), child, torch.nn.Parameter(parameter.float()))
@@ -125,10 +129,11 @@ def _shown(item: Item, tokenizer: Tokenizer, pictures: PictureWords, table: Tens
 
 def _loss(decoder: Decoder, rows: list[tuple[Tensor, list[int]]]) -> Tensor:
     embeddings = torch.nn.utils.rnn.pad_sequence([row for row, _ in rows], batch_first=True)
-    logits = decoder(embeddings=embeddings)
-    picked = [logits[n, len(row) - len(answer) - 1 : len(row) - 1] for n, (row, answer) in enumerate(rows)]
+    asked = torch.zeros(embeddings.shape[:2], dtype=torch.bool)
+    for number, (row, answer) in enumerate(rows):
+        asked[number, len(row) - len(answer) - 1 : len(row) - 1] = True
     targets = torch.tensor([token for _, answer in rows for token in answer])
-    return F.cross_entropy(torch.cat(picked).float(), targets)
+    return F.cross_entropy(decoder(embeddings=embeddings, logits=asked).float(), targets)
 
 
 def _drawer(pictures: PictureWords, arguments: argparse.Namespace) -> Drawer:
