@@ -75,11 +75,9 @@ def _is_one_kernel(mask: MaskSpec, length: int, keys: int, key_start: int) -> bo
     """Whether the mask is one that a fused kernel knows: nothing hidden, or the plain causal triangle."""
     if not mask.causal:
         return True
-    first, last = key_start + keys - length, key_start + keys - 1
-    # The last query sees least of the past, but for chunks, where it depends on where they begin.
-    hides_past = mask.first_key(last) > key_start
-    crosses = mask.chunk is not None and first // mask.chunk != last // mask.chunk
-    return (length in (1, keys)) and not hides_past and not crosses
+    # The last query sees least of the past: no other begins later, be it for its window or for its chunk.
+    hides_past = mask.first_key(key_start + keys - 1) > key_start
+    return length in (1, keys) and not hides_past
 
 
 def _blocks(mask: MaskSpec, length: int, keys: int, key_start: int) -> Iterator[tuple[int, int, slice | Tensor]]:

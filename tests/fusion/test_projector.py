@@ -37,12 +37,12 @@ def test_mlp_is_that_of_llava(bias: bool) -> None:
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
     config = LlavaConfig(
-        CLIPVisionConfig(hidden_size=10, num_attention_heads=2),
-        LlamaConfig(hidden_size=14, num_attention_heads=2),
+        vision_config=CLIPVisionConfig(hidden_size=10, num_attention_heads=2),
+        text_config=LlamaConfig(hidden_size=16, num_attention_heads=2),
         multimodal_projector_bias=bias,
     )
     theirs = LlavaMultiModalProjector(config)
-    ours = MLPProjector(10, 14, bias=bias)
+    ours = MLPProjector(10, 16, bias=bias)
     ours.load_state_dict(theirs.state_dict())
     features = torch.randn(2, 5, 10)
     torch.testing.assert_close(ours(features), theirs(features), rtol=1e-6, atol=1e-6)
