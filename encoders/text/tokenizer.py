@@ -11,7 +11,6 @@ from typing import Any
 import tokenizers
 
 from ..errors import ChatTemplateError, InvalidInputError, TokenizerError
-from .chat_template import ChatTemplate
 from .gguf_tokenizer import tokenizer_from_gguf
 from .gguf_vocabulary import GGUFVocabulary, plain_metadata
 from .literal import LiteralTokenizer, encode_with
@@ -246,6 +245,8 @@ class Tokenizer:
         return source
 
     def _render(self, source: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        from .chat_template import ChatTemplate
+
         names = {f"{role}_token": getattr(self.special, role) for role in _ROLES}
         known = {name: text for name, text in names.items() if text is not None}
         return ChatTemplate(source).render(messages, **options, **known)
