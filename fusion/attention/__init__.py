@@ -1,8 +1,25 @@
-"""Attention: which positions see which, and exact kernels for it."""
+"""Attention: which positions see which, and exact kernels for it on one device and on many."""
 
+from .attend import attend
+from .biased import ScoreBias
 from .decode import decode_attention
-from .local import ScoreBias, attention
+from .layout import SeqLayout
+from .local import attention, chunked_attention
 from .mask import MaskSpec
 from .reference import reference_attention
+from .tiles import Span, Tile, TileKind, plan_tiles
 
-__all__ = ["MaskSpec", "ScoreBias", "attention", "decode_attention", "reference_attention"]
+__all__ = [
+    "MaskSpec",
+    "ScoreBias",
+    "SeqLayout",
+    "Span",
+    "Tile",
+    "TileKind",
+    "attend",
+    "attention",
+    "chunked_attention",
+    "decode_attention",
+    "plan_tiles",
+    "reference_attention",
+]

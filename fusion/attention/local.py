@@ -5,20 +5,54 @@ Legend: B batch, H heads, Hkv key/value heads (H % Hkv == 0), T queries, S keys,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import Literal, overload
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...encoders.errors import InvalidInputError
+from .attend import attend
+from .biased import ScoreBias, biased_attention
 from .mask import MaskSpec
+from .tiles import Span, Tile, TileKind, plan_tiles
 
-__all__ = ["ScoreBias", "attention"]
+__all__ = ["attention", "chunked_attention"]
 
-#: Adds to scores: (queries [B, H, T, d], query positions [T], key positions [S]) → [B or 1, H, T, S].
-ScoreBias = Callable[[Tensor, Tensor, Tensor], Tensor]
+_CHUNK = 4096  # positions; large enough for a kernel to reach its full speed
 
-_QUERY_BLOCK = 512  # a block's scores stay small however long the text is
+
+@overload
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: MaskSpec,
+    *,
+    scale: float | None = ...,
+    softcap: float | None = ...,
+    bias: ScoreBias | None = ...,
+    key_start: int = ...,
+    return_lse: Literal[False] = ...,
+) -> Tensor:
+    """The output alone."""
+    ...
+
+
+@overload
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: MaskSpec,
+    *,
+    scale: float | None = ...,
+    softcap: float | None = ...,
+    bias: ScoreBias | None = ...,
+    key_start: int = ...,
+    return_lse: Literal[True],
+) -> tuple[Tensor, Tensor]:
+    """Output and lse."""
+    ...
 
 
 def attention(
@@ -31,8 +65,11 @@ def attention(
     softcap: float | None = None,
     bias: ScoreBias | None = None,
     key_start: int = 0,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of T queries, the last of S positions, over S keys; grouped heads are not copied.
+
+    Memory grows with T + S: scores are never in memory as a whole.
 
     Args:
         query: [B, H, T, d].
@@ -42,76 +79,94 @@ def attention(
         softcap: scores become ``cap * tanh(score / cap)`` (Gemma 2, Grok-1).
         bias: added to the scaled scores.
         key_start: position of the first key.
+        return_lse: also return the logarithm of the sum of the exponentials of each query's scores, float32 or float64
+            [B, H, T]. It carries no gradient.
 
     Returns:
-        [B, H, T, d].
+        [B, H, T, d], or that and lse.
+
+    Raises:
+        InvalidInputError: shapes that do not fit each other.
     """
-    length, keys = query.shape[2], key.shape[2]
-    grouped = query.shape[1] != key.shape[1]
-    plain = softcap is None and bias is None
-    if plain and _is_one_kernel(mask, length, keys, key_start):
-        causal = mask.causal and length > 1
-        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
-    outs, positions = [], torch.arange(key_start, key_start + keys, device=query.device)
-    for first, last, seen in _blocks(mask, length, keys, key_start):
-        block = query[:, :, first:last]
-        query_positions, key_positions = positions[keys - length + first : keys - length + last], positions[seen]
-        keys_seen, values_seen = key[:, :, seen], value[:, :, seen]
-        visible = mask.dense(query_positions, key_positions)
-        if plain:
-            additive = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
-            additive.masked_fill_(~visible, -torch.inf)
-            out = F.scaled_dot_product_attention(
-                block, keys_seen, values_seen, attn_mask=additive, scale=scale, enable_gqa=grouped
-            )
-        else:
-            added = None if bias is None else bias(block, query_positions, key_positions)
-            out = _scored(block, keys_seen, values_seen, visible, scale=scale, softcap=softcap, added=added)
-        outs.append(out)
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+    _check(query, key, value)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    if bias is not None:
+        found = biased_attention(query, key, value, mask, bias=bias, scale=factor, softcap=softcap, key_start=key_start)
+        return found if return_lse else found[0]
+    tiles = plan_tiles(mask, *_spans(query, key, key_start))
+    if len(tiles) == 1 and softcap is None and not return_lse and tiles[0].queries == (0, query.shape[2]):
+        return _one_tile(query, key, value, tiles[0], factor)
+    found = attend(query, key, value, tiles, factor, softcap=softcap)
+    return found if return_lse else found[0]
 
 
-def _is_one_kernel(mask: MaskSpec, length: int, keys: int, key_start: int) -> bool:
-    """Whether the mask is one that a fused kernel knows: nothing hidden, or the plain causal triangle."""
-    if not mask.causal:
-        return True
-    # The last query sees least of the past: no other begins later, be it for its window or for its chunk.
-    hides_past = mask.first_key(key_start + keys - 1) > key_start
-    return length in (1, keys) and not hides_past
-
-
-def _blocks(mask: MaskSpec, length: int, keys: int, key_start: int) -> Iterator[tuple[int, int, slice | Tensor]]:
-    """Blocks of queries (first, last) and the keys that any query of the block sees."""
-    past = keys - length
-    for first in range(0, length, _QUERY_BLOCK):
-        last = min(first + _QUERY_BLOCK, length)
-        low = max(0, mask.first_key(key_start + past + first) - key_start)
-        high = past + last if mask.causal else keys
-        sinks = max(0, min(mask.sinks - key_start, low))
-        if sinks:
-            yield first, last, torch.cat((torch.arange(sinks), torch.arange(low, high)))
-        else:
-            yield first, last, slice(low, high)
-
-
-def _scored(
+def chunked_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    visible: Tensor,
+    mask: MaskSpec,
     *,
-    scale: float | None,
-    softcap: float | None,
-    added: Tensor | None,
-) -> Tensor:
-    """Attention with its scores in memory, at least in float32: what fused kernels do not offer."""
-    rows, heads, length, size = query.shape
-    wide = torch.promote_types(query.dtype, torch.float32)
-    grouped = query.reshape(rows, key.shape[1], -1, length, size)
-    scores = (grouped @ key[:, :, None].mT).to(wide) * (size**-0.5 if scale is None else scale)
-    if added is not None:
-        scores = scores + added.to(wide).reshape(-1, *scores.shape[1:])
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1).to(value.dtype)
-    return (weights @ value[:, :, None]).reshape(rows, heads, length, -1)
+    chunk: int = _CHUNK,
+    scale: float | None = None,
+    key_start: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """As `attention`, a chunk of queries over a chunk of keys at a time, merged by their lse.
+
+    Beside its input and output it needs memory for one chunk alone, whatever the kernel and however long the text.
+
+    Args:
+        query: [B, H, T, d].
+        key, value: [B, Hkv, S, d] with S >= T.
+        mask: which keys each query sees, by position.
+        chunk: positions.
+        scale: on the scores; d ** -0.5 unless given.
+        key_start: position of the first key.
+
+    Returns:
+        Output [B, H, T, d] and lse [B, H, T], which carries no gradient.
+
+    Raises:
+        InvalidInputError: shapes that do not fit each other, or a chunk that is not positive.
+    """
+    _check(query, key, value)
+    if chunk < 1:
+        raise InvalidInputError("A chunk has positions.", given=f"chunk = {chunk}", expected="at least 1")
+    tiles = plan_tiles(mask, *_spans(query, key, key_start), block=chunk)
+    return attend(query, key, value, tiles, query.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def _spans(query: Tensor, key: Tensor, key_start: int) -> tuple[tuple[Span], tuple[Span]]:
+    stop = key_start + key.shape[2]
+    return ((stop - query.shape[2], stop),), ((key_start, stop),)
+
+
+def _one_tile(query: Tensor, key: Tensor, value: Tensor, tile: Tile, scale: float) -> Tensor:
+    """A mask that PyTorch's own operator knows; it has a kernel for every device."""
+    seen = slice(*tile.keys)
+    if tile.kind is TileKind.ANTI:
+        query, key, value = query.flip(2), key.flip(2), value.flip(2)
+    out = F.scaled_dot_product_attention(
+        query,
+        key[:, :, seen],
+        value[:, :, seen],
+        is_causal=tile.kind is not TileKind.FULL,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.flip(2) if tile.kind is TileKind.ANTI else out
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    shapes = [list(part.shape) for part in (query, key, value)]
+    if not all(len(shape) == 4 for shape in shapes) or (
+        key.shape[:3] != value.shape[:3]
+        or query.shape[0] != key.shape[0]
+        or query.shape[3] != key.shape[3]
+        or query.shape[1] % key.shape[1]
+        or query.shape[2] > key.shape[2]
+    ):
+        raise InvalidInputError(
+            "Not queries, keys and values that belong together.",
+            given=", ".join(map(str, shapes)),
+            expected="[B, H, T, d], [B, Hkv, S, d], [B, Hkv, S, d] with H a multiple of Hkv and S at least T",
+        )

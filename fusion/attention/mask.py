@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import torch
@@ -21,26 +23,30 @@ class MaskSpec:
         window: a query sees the last `window` positions, itself included; None for all.
         sinks: the first `sinks` positions stay visible from outside the window (StreamingLLM, Xiao et al., 2023).
         chunk: a query sees only its own chunk of `chunk` positions (Llama 4's local layers); None for all.
+        documents: the positions at which packed documents after the first begin; a query sees only its own document,
+            in which sinks and chunks are counted from its beginning: each is masked as if it stood alone.
 
     Seven positions, queries downwards::
 
-        causal      window=3    window=3, sinks=1   chunk=3
-        x......     x......     x......             x......
-        xx.....     xx.....     xx.....             xx.....
-        xxx....     xxx....     xxx....             xxx....
-        xxxx...     .xxx...     xxxx...             ...x...
-        xxxxx..     ..xxx..     x.xxx..             ...xx..
-        xxxxxx.     ...xxx.     x..xxx.             ...xxx.
-        xxxxxxx     ....xxx     x...xxx             ......x
+        causal      window=3    window=3, sinks=1   chunk=3     documents=(2, 5)
+        x......     x......     x......             x......     x......
+        xx.....     xx.....     xx.....             xx.....     xx.....
+        xxx....     xxx....     xxx....             xxx....     ..x....
+        xxxx...     .xxx...     xxxx...             ...x...     ..xx...
+        xxxxx..     ..xxx..     x.xxx..             ...xx..     ..xxx..
+        xxxxxx.     ...xxx.     x..xxx.             ...xxx.     .....x.
+        xxxxxxx     ....xxx     x...xxx             ......x     .....xx
 
     Raises:
-        InvalidInputError: a size that is not positive, or a window, sinks or chunk in a mask that is not causal.
+        InvalidInputError: a size that is not positive, documents out of order, or a window, sinks or chunk in a mask
+            that is not causal.
     """
 
     causal: bool = True
     window: int | None = None
     sinks: int = 0
     chunk: int | None = None
+    documents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {"window": self.window, "chunk": self.chunk}
@@ -51,24 +57,45 @@ class MaskSpec:
             raise InvalidInputError("A mask's sizes are positive.", given=", ".join(wrong))
         if not self.causal and (self.window or self.sinks or self.chunk):
             raise InvalidInputError("Window, sinks and chunk are parts of a causal mask.", given=self)
+        starts = (0, *self.documents)
+        if any(later <= earlier for earlier, later in itertools.pairwise(starts)):
+            raise InvalidInputError(
+                "Documents begin one after another.",
+                given=f"documents = {self.documents}",
+                expected="growing positions, without the first document's 0",
+            )
 
     def dense(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """True where the query at [T] sees the key at [S]: bool [T, S]."""
         queries, keys = query_positions[:, None], key_positions
+        seen = torch.ones(queries.shape[0], keys.shape[0], dtype=torch.bool, device=keys.device)
+        if self.documents:
+            bounds = torch.tensor(self.documents, device=keys.device)
+            starts = torch.tensor((0, *self.documents), device=keys.device)
+            query_starts, key_starts = (
+                starts[torch.bucketize(positions, bounds, right=True)] for positions in (queries, keys)
+            )
+            seen = query_starts == key_starts
+            queries, keys = queries - query_starts, keys - key_starts
         if not self.causal:
-            return torch.ones(queries.shape[0], keys.shape[0], dtype=torch.bool, device=keys.device)
-        seen = keys <= queries
+            return seen
+        seen = seen & (keys <= queries)
         if self.window is not None:
             seen = seen & ((queries - keys < self.window) | (keys < self.sinks))
         if self.chunk is not None:
             seen = seen & (queries // self.chunk == keys // self.chunk)
         return seen
 
+    def document_start(self, position: int) -> int:
+        """Where the document that holds `position` begins."""
+        return (0, *self.documents)[bisect_right(self.documents, position)]
+
     def first_key(self, query: int) -> int:
         """The earliest position, sinks apart, that the query at position `query` sees."""
-        first = 0
+        start = self.document_start(query)
+        first, place = start, query - start
         if self.causal and self.window is not None:
             first = max(first, query - self.window + 1)
         if self.causal and self.chunk is not None:
-            first = max(first, query - query % self.chunk)
+            first = max(first, query - place % self.chunk)
         return first

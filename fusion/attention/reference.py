@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .local import ScoreBias
+from .biased import ScoreBias
 from .mask import MaskSpec
 
 __all__ = ["reference_attention"]

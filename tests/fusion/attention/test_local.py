@@ -24,6 +24,10 @@ MASKS: dict[str, dict[str, Any]] = {
     "chunk of one": {"chunk": 1},
     "window in chunks": {"window": 5, "chunk": 13},
     "window, sinks and chunks": {"window": 5, "sinks": 2, "chunk": 17},
+    "documents": {"documents": (3, 19, 600)},
+    "documents, window and sinks": {"documents": (9, 21, 523), "window": 4, "sinks": 2},
+    "documents in chunks": {"documents": (9, 21, 523), "window": 5, "sinks": 1, "chunk": 11},
+    "documents that see all of themselves": {"causal": False, "documents": (5, 23, 519)},
     "window beyond everything": {"window": 5_000, "sinks": 1},
 }
 # Queries and keys: alone, a prompt, a continued one; below and above a block of 512 queries.

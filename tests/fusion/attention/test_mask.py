@@ -18,6 +18,7 @@ PICTURES: dict[str, tuple[dict[str, Any], str]] = {
         "x...... xx..... xxx.... xxxx... x.xxx.. x..xxx. x...xxx",
     ),
     "chunk=3": ({"chunk": 3}, "x...... xx..... xxx.... ...x... ...xx.. ...xxx. ......x"),
+    "documents=(2, 5)": ({"documents": (2, 5)}, "x...... xx..... ..x.... ..xx... ..xxx.. .....x. .....xx"),
 }
 COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "not causal": ({"causal": False}, " ".join(["xxxxxxx"] * 7)),
@@ -25,6 +26,14 @@ COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "chunk=1": ({"chunk": 1}, "x...... .x..... ..x.... ...x... ....x.. .....x. ......x"),
     "sinks without a window hide nothing": ({"sinks": 2}, PICTURES["causal"][1]),
     "window=2, chunk=3": ({"window": 2, "chunk": 3}, "x...... xx..... .xx.... ...x... ...xx.. ....xx. ......x"),
+    "documents that see all of themselves": (
+        {"causal": False, "documents": (2, 5)},
+        "xx..... xx..... ..xxx.. ..xxx.. ..xxx.. .....xx .....xx",
+    ),
+    "sinks and chunks count from the document's beginning": (
+        {"window": 1, "sinks": 1, "chunk": 3, "documents": (2,)},
+        "x...... xx..... ..x.... ..xx... ..x.x.. .....x. ......x",
+    ),
     "sinks do not cross chunks": (
         {"window": 2, "sinks": 1, "chunk": 4},
         "x...... xx..... xxx.... x.xx... ....x.. ....xx. .....xx",
@@ -46,7 +55,7 @@ def test_masks_look_like_their_pictures(name: str) -> None:
 
 def test_the_documentation_shows_the_same_pictures() -> None:
     assert MaskSpec.__doc__ is not None
-    lines = [line.split() for line in MaskSpec.__doc__.splitlines() if re.fullmatch(r"(\s+[x.]{7}){4}", line)]
+    lines = [line.split() for line in MaskSpec.__doc__.splitlines() if re.fullmatch(r"(\s+[x.]{7}){5}", line)]
     assert [" ".join(column) for column in zip(*lines, strict=True)] == [text for _, text in PICTURES.values()]
 
 
@@ -96,6 +105,9 @@ def test_positions_need_not_begin_at_zero_or_follow_each_other() -> None:
         {"causal": False, "window": 3},
         {"causal": False, "sinks": 1},
         {"causal": False, "chunk": 3},
+        {"documents": (0, 3)},
+        {"documents": (5, 3)},
+        {"documents": (3, 3)},
     ],
     ids=str,
 )
