@@ -35,7 +35,6 @@ def attention(
     return_lse: Literal[False] = ...,
 ) -> Tensor:
     """The output alone."""
-    ...
 
 
 @overload
@@ -52,7 +51,6 @@ def attention(
     return_lse: Literal[True],
 ) -> tuple[Tensor, Tensor]:
     """Output and lse."""
-    ...
 
 
 def attention(
