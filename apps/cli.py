@@ -174,6 +174,7 @@ def info(
         ("model", found.name),
         ("family", found.family),
         ("parameters", human_count(found.parameters)),
+        ("reads", ", ".join(found.modalities)),
         ("stored as", found.stored_as),
         ("memory, weights", f"{human_bytes(found.weight_bytes)} as {found.dtype}"),
         ("memory, cache", f"{human_bytes(cache)} a token, {human_bytes(cache * found.context_length)} at full length"),

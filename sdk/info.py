@@ -18,8 +18,10 @@ class ModelInfo:
 
     Attributes:
         name: what the user called it.
-        family: name of its architecture's family.
-        parameters: how many weights it has; a tied head counts once.
+        family: name of its architecture's family; of a multimodal checkpoint, of the whole's.
+        parameters: how many weights it has, encoders and projectors of a multimodal checkpoint included; a tied head
+            counts once. Of a card's model the parts that are files of their own are not counted.
+        modalities: what it reads: ``text``, and ``image``, ``audio``, ``video`` if it can.
         stored_as: element type in the file, e.g. ``Q4_1`` or ``bfloat16``.
         dtype: element type that it is loaded in here.
         weight_bytes: what its weights take when loaded.
@@ -33,6 +35,7 @@ class ModelInfo:
     name: str
     family: str
     parameters: int
+    modalities: tuple[str, ...]
     stored_as: str
     dtype: str
     weight_bytes: int
@@ -50,7 +53,7 @@ class ModelInfo:
         return dataclasses.asdict(self)
 
 
-def model_info(checkpoint: Checkpoint, *, dtype: str, name: str) -> ModelInfo:
+def model_info(checkpoint: Checkpoint, *, dtype: str, name: str, modalities: tuple[str, ...]) -> ModelInfo:
     """Facts about an opened checkpoint that would be loaded in `dtype`."""
     import torch
 
@@ -59,8 +62,9 @@ def model_info(checkpoint: Checkpoint, *, dtype: str, name: str) -> ModelInfo:
     parameters = checkpoint.parameters
     return ModelInfo(
         name=name,
-        family=config.family,
+        family=config.family if checkpoint.media is None else checkpoint.media.family.name,
         parameters=parameters,
+        modalities=modalities,
         stored_as=checkpoint.stored_as,
         dtype=dtype,
         weight_bytes=parameters * size,
@@ -76,7 +80,10 @@ def model_info(checkpoint: Checkpoint, *, dtype: str, name: str) -> ModelInfo:
 
 
 def families() -> tuple[str, ...]:
-    """Names of the families of decoders that can be loaded, in alphabetical order. Does not import torch."""
+    """Names of the families that can be loaded, of decoders and multimodal, in alphabetical order. Does not
+    import torch.
+    """
     from ..fusion.families import FAMILIES
+    from ..fusion.multimodal import multimodal_model_types
 
-    return tuple(sorted(FAMILIES))
+    return tuple(sorted({*FAMILIES, *multimodal_model_types()}))

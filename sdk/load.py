@@ -64,7 +64,8 @@ def load(
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = _tokenizer(checkpoint)
-            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, **_media(source, decoder, tokenizer, quiet))
+            media = _media(checkpoint, decoder, tokenizer) or _card_media(source, decoder, tokenizer, quiet)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, **media)
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
@@ -87,14 +88,37 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
     checkpoint = open_checkpoint(path)
     try:
         dtype = str(_dtype(None, checkpoint.dtype, _device("auto"))).removeprefix("torch.")
-        return model_info(checkpoint, dtype=dtype, name=str(source))
+        return model_info(checkpoint, dtype=dtype, name=str(source), modalities=_modalities(source, checkpoint))
     finally:
         checkpoint.close()
 
 
-def _media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
+def _media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a multimodal checkpoint reads besides text."""
+    if checkpoint.media is None:
+        return {}
+    from ..fusion.checkpoints import load_media
+    from ..fusion.model import MultimodalModel
+
+    connectors = load_media(checkpoint, tokenizer, device=decoder.device, dtype=decoder.dtype)
+    return {"media": MultimodalModel(decoder, connectors)}
+
+
+def _modalities(source: object, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What `Model.modalities` would say."""
+    if checkpoint.media is not None:
+        return ("text", *checkpoint.media.family.modalities)
+    return ("text", "image", "audio", "video") if _reads_media(source) else ("text",)
+
+
+def _reads_media(source: object) -> bool:
+    """Whether this is the name of a card whose model reads more than text."""
+    return source in card_names() and card(str(source)).has("image-heads")
+
+
+def _card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
     """What a card's model needs to read more than text; its files are fetched when they are first needed."""
-    if source not in card_names() or not card(str(source)).has("image-heads"):
+    if not _reads_media(source):
         return {}
     from ..fusion.connectors.nano import nano_adapter, nano_connectors
     from ..fusion.model import MultimodalModel
@@ -152,7 +176,7 @@ def _dtype(asked: str | torch.dtype | None, stored: torch.dtype | None, device: 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     if checkpoint.metadata is not None:
         return Tokenizer.from_gguf(checkpoint.metadata)
-    return Tokenizer.from_directory(checkpoint.path)
+    return Tokenizer.from_directory(checkpoint.path, begins_chats=checkpoint.media is not None)
 
 
 def _defaults(path: Path) -> dict[str, Any]:

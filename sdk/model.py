@@ -179,12 +179,24 @@ class Model:
         tokens = check_tokens(token_ids, self.engine)
         return self.engine.logits(token_ids if isinstance(token_ids, PromptPlan) else tokens)
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, *, text_only: bool = False) -> None:
         """Writes a Hugging Face directory: weights, configuration, tokenizer and generation defaults.
 
+        Args:
+            directory: made if it is not there.
+            text_only: of a model that reads more than text, write the decoder alone: encoders, projectors and adapters
+                are left out, and what is loaded again reads text.
+
         Raises:
-            UnsupportedInputError: the engine holds no weights that could be written.
+            UnsupportedInputError: the engine holds no weights that could be written, or the model reads more than text
+                and `text_only` is not set.
         """
+        if self._media is not None and not text_only:
+            raise UnsupportedInputError(
+                "A model that reads more than text cannot be written as a whole.",
+                given=f"a model that reads {', '.join(self.modalities)}",
+                hint="save(directory, text_only=True) writes the decoder and the tokenizer, and leaves the rest out",
+            )
         if not isinstance(self.engine, SavesWeights):
             raise UnsupportedInputError("This engine cannot write weights.", given=self.engine.info.name)
         directory = Path(directory)

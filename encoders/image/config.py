@@ -123,9 +123,11 @@ class EfficientNetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessConfig:
-    """Resize, crop in the middle, normalise: ``(pixels · scale − mean) / std``.
+    """Pad to a square, resize, crop in the middle, normalise: ``(pixels · scale − mean) / std``.
 
     Attributes:
+        square: colour, 0..255, that is put at both sides of the shorter edge until the image is square (LLaVA); None
+            leaves its shape.
         height, width: resize to exactly this; or
         shortest_edge: resize so that the shorter edge has this length, keeping the shape; or
         most_patches: resize so that about this many patches, and no more, cover the image, keeping the shape nearly
@@ -140,6 +142,7 @@ class PreprocessConfig:
         CheckpointError: sizes or numbers that nothing can be resized or normalised with.
     """
 
+    square: tuple[int, int, int] | None = None
     height: int | None = None
     width: int | None = None
     shortest_edge: int | None = None
@@ -161,6 +164,8 @@ class PreprocessConfig:
         for size in sizes:
             if size is not None:
                 _in_range("a size of preprocessing", size, 1 << 14)
+        if self.square is not None and not all(0 <= channel <= 255 for channel in self.square):
+            raise CheckpointError("This is no colour.", given=self.square, expected="three numbers of 0..255")
         numbers = (self.scale, *self.mean, *self.std)
         if not all(math.isfinite(number) for number in numbers) or not all((self.scale, *self.std)):
             raise CheckpointError("Pixels cannot be normalised with these.", given=numbers)
@@ -169,7 +174,7 @@ class PreprocessConfig:
         """Height and width after resizing, before the crop.
 
         Args:
-            height, width: of the raw image.
+            height, width: of the raw image, squared if it is to be.
             least: the smaller of two sizes; `torch.sym_min` where sizes are symbols.
         """
         if self.height is not None and self.width is not None:
@@ -180,6 +185,12 @@ class PreprocessConfig:
         if self.most_patches is not None and self.patch_size is not None:
             return _covered(height, width, patch=self.patch_size, most=self.most_patches)
         return height, width
+
+    def final_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result for a raw image of this size."""
+        if self.square is not None:
+            height = width = max(height, width)
+        return self.crop or self.resized(height, width)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

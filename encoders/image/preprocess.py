@@ -1,4 +1,4 @@
-"""Raw pixels to what a network reads: resize, crop in the middle, normalise. Traces and exports.
+"""Raw pixels to what a network reads: pad to a square, resize, crop in the middle, normalise. Traces and exports.
 
 Legend: H height and W width of the raw image, h and w of the result, P side of a patch, T patches, B images.
 """
@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 from .config import PreprocessConfig
 from .resample import resize, resize_by_products
 
-__all__ = ["Preprocess", "centre_crop", "pack_patches", "patchify"]
+__all__ = ["Preprocess", "centre_crop", "pack_patches", "patchify", "squared"]
 
 _MOST_PIXELS = 1 << 25  # after resizing, before the crop: 1 x 60,000 must not become 224 x 13 million
 
@@ -59,6 +59,9 @@ class Preprocess(nn.Module):
             InvalidInputError: an image so elongated that resized it would be far too large.
         """
         image = pixels.permute(2, 0, 1)
+        if self.config.square is not None:
+            self._check(pixels, *[max(pixels.shape[:2])] * 2)
+            image = squared(image, self.config.square)
         height, width = self.config.resized(image.shape[1], image.shape[2], least=_least)
         crop = self.config.crop
         if isinstance(height, int) and isinstance(width, int):  # and no symbols
@@ -104,6 +107,24 @@ def centre_crop(image: Tensor, height: int, width: int) -> Tensor:
         image = F.pad(image, (left, missing_columns - left, top, missing_rows - top))
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
+
+
+def squared(image: Tensor, colour: tuple[int, int, int]) -> Tensor:
+    """An image in the middle of a square of its longer edge; the odd row or column of colour is below or right.
+
+    Args:
+        image: uint8 [3, H, W].
+        colour: 0..255 for each channel.
+
+    Returns:
+        uint8 [3, h, h].
+    """
+    height, width = image.shape[-2:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = torch.tensor(colour, dtype=image.dtype, device=image.device)[:, None, None].repeat(1, side, side)
+    canvas[:, top : top + height, left : left + width] = image
+    return canvas
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:

@@ -71,6 +71,9 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
     },
 }
 _PROCESSORS["idefics3"] = _PROCESSORS["siglip"]
+# What do_pad asks for: a square before resizing, or tiles of nothing up to the number that another image has.
+_PROCESSORS["llava"] = _PROCESSORS["clip"] | {"do_pad_means": "square"}
+_PROCESSORS["llavanext"] = _PROCESSORS["clip"] | {"do_pad_means": "batch"}
 _RESAMPLES: dict[int, Resample] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Steps that this preprocessing takes; any other that a file asks for is refused rather than left out.
 _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
@@ -197,12 +200,14 @@ def read_preprocess_config(raw: Mapping[str, Any] | None, config: VisionConfig) 
     if raw is None:
         fields = fields | _own_size(config)
     fields = fields | given
-    unknown = sorted(name for name in given if name.startswith("do_") and name not in _STEPS and given[name] is True)
+    known = _STEPS | ({"do_pad"} if "do_pad_means" in fields else set())
+    unknown = sorted(name for name in given if name.startswith("do_") and name not in known and given[name] is True)
     if unknown:
         problem = "preprocessor_config.json asks for steps that Sensorium does not know."
-        raise CheckpointError(problem, given=", ".join(unknown)[:200], expected=", ".join(sorted(_STEPS)))
+        raise CheckpointError(problem, given=", ".join(unknown)[:200], expected=", ".join(sorted(known)))
     normalised = fields.get("do_normalize", True)
     return PreprocessConfig(
+        square=_colour(fields) if fields.get("do_pad") and fields.get("do_pad_means") == "square" else None,
         **(_size(fields) if fields.get("do_resize", True) else {}),
         crop=_crop(fields["crop_size"]) if fields.get("do_center_crop") else None,
         resample=_resample(fields["resample"]),
@@ -210,6 +215,12 @@ def read_preprocess_config(raw: Mapping[str, Any] | None, config: VisionConfig) 
         mean=_channels(fields, "image_mean") if normalised else (0.0, 0.0, 0.0),
         std=_channels(fields, "image_std") if normalised else (1.0, 1.0, 1.0),
     )
+
+
+def _colour(fields: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The mean as a colour of a raw image."""
+    red, green, blue = (int(value * 255) for value in _channels(fields, "image_mean"))
+    return red, green, blue
 
 
 def _own_size(config: VisionConfig) -> dict[str, Any]:

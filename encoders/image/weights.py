@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ..errors import CheckpointError, UnknownFamilyError
 from ..storage import TensorFile, load_weights, read_json, tensor_files
-from .config import PreprocessConfig, VisionConfig
+from .config import VisionConfig
 from .efficientnet import EFFICIENTNETS, efficientnet_preprocess
 from .efficientnet_weights import load_efficientnet
 from .filling import build, close
 from .image_encoder import EfficientNetEncoder, ImageEncoder, VisionEncoder
 from .model import VisionTransformer
+from .processor_files import image_processor
 from .read_config import read_preprocess_config, read_vision_config, vision_model_types
 
 __all__ = ["load_image_encoder", "load_vision_transformer"]
@@ -78,7 +79,8 @@ def load_image_encoder(
         network = load_vision_transformer(files, raw, device=device, dtype=dtype)
     finally:
         close(files.values())
-    return VisionEncoder(network, _preprocess_config(path, network.config), layer=layer, class_token=class_token)
+    steps = read_preprocess_config(image_processor(path), network.config)
+    return VisionEncoder(network, steps, layer=layer, class_token=class_token)
 
 
 def load_vision_transformer(
@@ -161,16 +163,6 @@ class _Unwrapped:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _preprocess_config(path: Path, config: VisionConfig) -> PreprocessConfig:
-    """Of preprocessor_config.json, or of the newer file that holds all processors of a model."""
-    if (path / "preprocessor_config.json").is_file():
-        return read_preprocess_config(read_json(path / "preprocessor_config.json"), config)
-    if (path / "processor_config.json").is_file():
-        inner = read_json(path / "processor_config.json").get("image_processor")
-        return read_preprocess_config(inner if isinstance(inner, dict) else None, config)
-    return read_preprocess_config(None, config)
 
 
 def _prefix(files: Mapping[str, TensorFile]) -> str:

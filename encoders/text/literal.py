@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -36,19 +36,24 @@ class LiteralTokenizer:
 
     Args:
         backend: the tokenizer to copy.
+        guarded: other texts that only templates may write, such as their marks of media. Those that are added tokens
+            count as control tokens.
 
     Raises:
         TokenizerError: its control tokens cannot be renamed.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        added = backend.get_added_tokens_decoder()
-        self._ids = {token.content: number for number, token in added.items() if token.special}
+    def __init__(self, backend: tokenizers.Tokenizer, guarded: Iterable[str] = ()) -> None:
+        added, guarded = backend.get_added_tokens_decoder(), set(guarded)
+        self._ids = {
+            token.content: number for number, token in added.items() if token.special or token.content in guarded
+        }
         normal = backend.normalizer
         self._normalize = (lambda text: text) if normal is None else normal.normalize_str
         self._spelled = {*self._ids, *(self._as_seen(text) for text in self._ids)} - {""}
         # Longest first: an expression takes the first alternative that fits.
-        self._texts = sorted(self._ids, key=len, reverse=True)
+        self._tokens = sorted(self._ids, key=len, reverse=True)
+        self._texts = sorted({*self._ids, *guarded}, key=len, reverse=True)
         # Letters and digits alone: nothing that a template does to a text, such as writing it as JSON, changes it.
         self._nonce = "Zq" + secrets.token_hex(8)
         self._source = backend
@@ -100,7 +105,7 @@ class LiteralTokenizer:
         Raises:
             ChatTemplateError: the template has changed a mark.
         """
-        text = self._pattern.sub(lambda found: self._names[found[0]], text)
+        text = self._meant.sub(lambda found: self._names[found[0]], text)
         hidden = list(self._marks)
         text = self._mark.sub(lambda found: hidden[int(found[1])], text)
         if self._nonce.lower() in text.lower():
@@ -113,6 +118,10 @@ class LiteralTokenizer:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self._texts)) or r"(?!)")
+
+    @cached_property
+    def _meant(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._tokens)) or r"(?!)")
 
     @cached_property
     def _mark(self) -> re.Pattern[str]:
@@ -134,7 +143,7 @@ class LiteralTokenizer:
     def _names(self) -> dict[str, str]:
         """Control tokens' secret names. No letters at their ends: some tokens want to stand between words."""
         key = secrets.token_hex(8)
-        return {text: f"\ue000{key}:{number}\ue001" for number, text in enumerate(self._texts)}
+        return {text: f"\ue000{key}:{number}\ue001" for number, text in enumerate(self._tokens)}
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidInputError, UnsupportedInputError
+from ..errors import ChatTemplateError, InvalidInputError, UnsupportedInputError
 
-__all__ = ["MediaText", "plain_data", "plain_messages", "texts_in", "with_media"]
+__all__ = ["MediaText", "in_parts", "placed", "plain_data", "plain_messages", "texts_in", "with_media"]
 
 _DEEPEST = 64
 # The names under which what a model thought before it answered is passed on; templates read the first two.
@@ -70,6 +70,40 @@ def with_media(
     if left:
         raise InvalidInputError("Messages and media do not match.", given=f"{len(left)} media more than parts")
     return found
+
+
+def in_parts(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose texts are lists of one part, for templates that read nothing else."""
+    texts = [message.get("content") for message in messages]
+    return [
+        {**message, "content": [{"type": "text", "text": text}]} if isinstance(text, str) else dict(message)
+        for message, text in zip(messages, texts, strict=True)
+    ]
+
+
+def placed(rendered: str, media: Sequence[MediaText], name: Callable[[int], str]) -> str:
+    """A rendered conversation with each medium's layout in the place of its mark.
+
+    Args:
+        rendered: of messages whose texts hold no mark (`LiteralTokenizer.hide`): whatever is found, the template wrote.
+        media, name: as for `with_media`.
+
+    Raises:
+        ChatTemplateError: the template did not write each medium once, in order.
+    """
+    at, done = 0, ""
+    for number, medium in enumerate(media):
+        mark = medium.mark or name(number)
+        found = rendered.find(mark, at)
+        if found < 0:
+            given = f"no mark for medium {number + 1} of {len(media)}"
+            raise ChatTemplateError("The chat template leaves out media.", given=given, expected=mark)
+        done += rendered[at:found] + medium.layout
+        at = found + len(mark)
+    if media and any(medium.mark in rendered[at:] for medium in media if medium.mark):
+        given = f"more marks than {len(media)} media"
+        raise ChatTemplateError("The chat template writes a medium more than once.", given=given)
+    return done + rendered[at:]
 
 
 def plain_data(value: Any, *, _depth: int = 0) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import ChatTemplateError, InvalidInputError, TokenizerError
 from .gguf_tokenizer import tokenizer_from_gguf
 from .gguf_vocabulary import GGUFVocabulary, plain_metadata
 from .literal import LiteralTokenizer, encode_with
-from .messages import MediaText, plain_data, plain_messages, texts_in, with_media
+from .messages import MediaText, in_parts, placed, plain_data, plain_messages, texts_in, with_media
 from .stream import ByteStream, WholeStream
 from .token_bytes import DecoderKind, TokenBytes
 from .tokenizer_files import TokenizerFiles, read_files, write_files
@@ -24,6 +25,7 @@ __all__ = ["SpecialTokens", "Tokenizer"]
 # Tokens with which chat models end their turn, whether or not their configuration says so.
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>")
 _ROLES = ("bos", "eos", "pad", "unk")
+_PROBE = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Tokenizer:
         special: tokens with a role.
         chat_template: jinja2, or None for models that do not chat.
         tool_template: jinja2 for conversations with tools, where the model has one of its own.
+        begins_chats: a chat, too, begins with the token that begins every text, unless the template writes it: so do
+            `transformers`' processors of multimodal models, and its tokenizers do not.
     """
 
     def __init__(
@@ -54,10 +58,12 @@ class Tokenizer:
         special: SpecialTokens | None = None,
         chat_template: str | None = None,
         tool_template: str | None = None,
+        begins_chats: bool = False,
     ) -> None:
         self.special = special or SpecialTokens()
         self.chat_template = chat_template
         self._tool_template = tool_template
+        self._begins_chats = begins_chats
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -65,10 +71,15 @@ class Tokenizer:
         self._special_ids = {number for number, token in added.items() if token.special}
         self._bytes = TokenBytes(backend)
         self._literal = LiteralTokenizer(backend)
+        self._guarding: dict[frozenset[str], LiteralTokenizer] = {}
 
     @classmethod
-    def from_directory(cls, directory: str | Path) -> Tokenizer:
+    def from_directory(cls, directory: str | Path, *, begins_chats: bool = False) -> Tokenizer:
         """The tokenizer of a Hugging Face directory.
+
+        Args:
+            directory: with a tokenizer.json.
+            begins_chats: as for `Tokenizer`.
 
         Raises:
             TokenizerError: there is no tokenizer.json, or a file is damaged.
@@ -76,7 +87,8 @@ class Tokenizer:
         files = read_files(Path(directory))
         special = _special(files.backend, [files.special.get(role) for role in _ROLES], files.stop_ids)
         template, tools = files.chat_template, files.tool_template
-        return cls(files.backend, special=special, chat_template=template, tool_template=tools)
+        templates = {"chat_template": template, "tool_template": tools}
+        return cls(files.backend, special=special, **templates, begins_chats=begins_chats)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -175,7 +187,7 @@ class Tokenizer:
             _check_text(text)
         if not any(self._literal.may_spell(text) for text in texts_in([messages, tools])):
             rendered = self.render_chat(messages, add_generation_prompt=add_generation_prompt, tools=tools)
-            return encode_with(self._backend, rendered, add_special=False)
+            return self._begun(rendered, encode_with(self._backend, rendered, add_special=False))
         for number, message in enumerate(messages):
             if self._literal.mentions(message["role"]):
                 raise InvalidInputError(
@@ -184,12 +196,14 @@ class Tokenizer:
         hidden = [{**self._literal.hide(message), "role": message["role"]} for message in messages]
         tools = self._literal.hide(tools)
         rendered = self.render_chat(hidden, add_generation_prompt=add_generation_prompt, tools=tools)
-        return self._literal.encode_hidden(rendered)
+        return self._begun(rendered, self._literal.encode_hidden(rendered))
 
     def encode_media_chat(
         self, messages: Sequence[Mapping[str, Any]], media: Sequence[MediaText], *, add_generation_prompt: bool = True
     ) -> list[int]:
         """Token ids of a conversation with images, sounds and clips; see `encode_chat`.
+
+        A text that contains what the template writes for a medium, or a medium's placeholder, keeps it as plain text.
 
         Args:
             messages: content lists hold texts and ``{"type": "image" | "audio" | "video"}``.
@@ -200,32 +214,40 @@ class Tokenizer:
             ChatTemplateError: also if the template does not write each part once, in order.
             InvalidInputError: also if parts and `media` do not match.
         """
-        literal = self._literal
+        literal = self._guarded(media)
         parts = with_media(literal.hide(plain_data(messages)), media, literal.medium)
         for text in texts_in(parts):
             _check_text(text)
         source = self._template(None)
         rendered = self._render(source, parts, add_generation_prompt=add_generation_prompt)
-        return literal.encode_hidden(self._placed(rendered, media))
+        return self._begun(rendered, literal.encode_hidden(placed(rendered, media, literal.medium)))
 
     def encode_media_text(self, parts: Sequence[str | MediaText]) -> list[int]:
         """Token ids of texts and media in a row, without a chat template; texts cannot spell control tokens."""
-        texts = [part.layout if isinstance(part, MediaText) else self._literal.hide(part) for part in parts]
-        front = [] if self.bos_id is None or not self.encode("") else [self.bos_id]
-        return [*front, *self._literal.encode_hidden("".join(texts))]
+        literal = self._guarded([part for part in parts if isinstance(part, MediaText)])
+        texts = [part.layout if isinstance(part, MediaText) else literal.hide(part) for part in parts]
+        return [*self._front(), *literal.encode_hidden("".join(texts))]
 
-    def _placed(self, rendered: str, media: Sequence[MediaText]) -> str:
-        """A rendered conversation with each medium's layout in the place of its mark."""
-        at, done = 0, ""
-        for number, medium in enumerate(media):
-            mark = medium.mark or self._literal.medium(number)
-            found = rendered.find(mark, at)
-            if found < 0:
-                given = f"no mark for medium {number + 1} of {len(media)}"
-                raise ChatTemplateError("The chat template leaves out media.", given=given, expected=mark)
-            done += rendered[at:found] + medium.layout
-            at = found + len(mark)
-        return done + rendered[at:]
+    def _guarded(self, media: Sequence[MediaText]) -> LiteralTokenizer:
+        """Reads texts beside `media`: they can neither spell a control token nor take the place of a medium."""
+        written = {text for medium in media for text in (medium.mark, medium.layout)}
+        added = {token.content for token in self._backend.get_added_tokens_decoder().values() if not token.special}
+        tokens = {token for token in added if any(token in text for text in written)}
+        guarded = frozenset({*tokens, *(medium.mark for medium in media if medium.mark)})
+        if all(self.token_id(text) in self._special_ids for text in guarded):
+            return self._literal
+        if guarded not in self._guarding:
+            self._guarding[guarded] = LiteralTokenizer(self._backend, guarded)
+        return self._guarding[guarded]
+
+    def _front(self) -> list[int]:
+        """What stands before every text."""
+        return [] if self.bos_id is None or not self.encode("") else [self.bos_id]
+
+    def _begun(self, rendered: str, tokens: list[int]) -> list[int]:
+        """A chat with the beginning that it should have."""
+        written = self.special.bos is not None and rendered.startswith(self.special.bos)
+        return [*self._front(), *tokens] if self._begins_chats and not written else tokens
 
     def render_chat(
         self,
@@ -244,7 +266,24 @@ class Tokenizer:
             raise ChatTemplateError("This model has no chat template.", hint="give it plain text to continue: raw=True")
         return source
 
+    @cached_property
+    def _reads_parts_alone(self) -> bool:
+        """Whether a text that is not in a list of parts gets lost in the template: so it is in many for media."""
+
+        def shows(messages: Sequence[Mapping[str, Any]]) -> bool:
+            try:
+                return _PROBE in self._rendered(self._template(None), messages)
+            except ChatTemplateError:
+                return False
+
+        probe = [{"role": "user", "content": _PROBE}]
+        return not shows(probe) and shows(in_parts(probe))
+
     def _render(self, source: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        parts = source == self.chat_template and self._reads_parts_alone
+        return self._rendered(source, in_parts(messages) if parts else messages, **options)
+
+    def _rendered(self, source: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         from .chat_template import ChatTemplate
 
         names = {f"{role}_token": getattr(self.special, role) for role in _ROLES}

@@ -6,25 +6,32 @@ model plus at most one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...encoders.errors import CheckpointError
+from ...encoders.media import Modality
 from ...encoders.storage import TensorFile, materialise, read_json, shapes_only, shortened, tensor_files
+from ...encoders.text import Tokenizer
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
+from ..multimodal import MediaParts, MultimodalFamily, multimodal_family
 from .assign import check_names, check_shapes, fill
 from .gguf_names import gguf_config, gguf_rules
 from .gguf_tensors import GGUFTensors
+from .media_tensors import MediaTensors, decoder_targets, filled, media_tensors, names_by_ours
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_decoder", "open_checkpoint"]
+if TYPE_CHECKING:
+    from ..connectors import Connector
+
+__all__ = ["Checkpoint", "load_checkpoint", "load_decoder", "load_media", "open_checkpoint"]
 
 _GGUF_IGNORED = (
     "rope_freqs.weight",
@@ -42,12 +49,13 @@ class Checkpoint:
 
     Attributes:
         path: of the directory or GGUF file.
-        config: what it is.
-        raw_config: its config.json, or what one would have said.
+        config: what its decoder is.
+        raw_config: the decoder's config.json, or what one would have said.
         files: the file that holds each tensor, by the tensor's name.
-        targets: where each tensor goes.
+        targets: where each tensor of the decoder goes.
         ignored: endings of names of tensors that carry no weights.
         metadata: a GGUF file's, None for directories.
+        media: encoders and projectors of a multimodal checkpoint, else None.
     """
 
     path: Path
@@ -57,12 +65,18 @@ class Checkpoint:
     targets: dict[str, Target]
     ignored: tuple[str, ...]
     metadata: Mapping[str, Any] | None = None
+    media: MediaTensors | None = None
+
+    @property
+    def all_targets(self) -> dict[str, Target]:
+        """Every tensor, of the decoder and of what reads media."""
+        return self.targets | (self.media.targets if self.media else {})
 
     @property
     def stored_as(self) -> str:
         """The element type of the largest part of the weights, e.g. ``bfloat16`` or ``Q4_1``."""
         sizes: dict[str, int] = {}
-        for name in self.targets:
+        for name in self.all_targets:
             kind = self.files[name].dtype(name)
             sizes[kind] = sizes.get(kind, 0) + prod(self.files[name].shapes[name])
         return max(sizes, key=lambda kind: sizes[kind])
@@ -76,7 +90,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """How many weights there are; a tied head counts once."""
-        return sum(prod(self.files[name].shapes[name]) for name in self.targets)
+        return sum(prod(self.files[name].shapes[name]) for name in self.all_targets)
 
     def close(self) -> None:
         """Closes every file."""
@@ -98,10 +112,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     with _naming(path):
         checkpoint = _open_gguf(path) if path.is_file() else _open_directory(path)
         try:
-            check_names(checkpoint.targets, checkpoint.files, checkpoint.ignored)
+            check_names(checkpoint.all_targets, checkpoint.files, checkpoint.ignored)
             with shapes_only():
                 parameters = dict(Decoder(checkpoint.config).named_parameters())
             check_shapes(checkpoint.targets, parameters, checkpoint.files)
+            if checkpoint.media is not None:
+                check_shapes(checkpoint.media.targets, checkpoint.media.shapes, checkpoint.files)
         except BaseException:
             checkpoint.close()
             raise
@@ -109,7 +125,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_decoder(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Decoder:
-    """Loads a decoder for inference or training.
+    """Loads a decoder for inference or training; of a multimodal checkpoint, what reads media is left where it is.
 
     Args:
         path: a Hugging Face directory (safetensors, sharded or not; pickle only as plain tensors) or a GGUF file.
@@ -139,10 +155,41 @@ def load_checkpoint(
     return decoder
 
 
+def load_media(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Mapping[Modality, Callable[[], Connector]]:
+    """Loads what reads media of an opened checkpoint, which stays open.
+
+    Args:
+        checkpoint: of a multimodal model; of any other there is nothing.
+        tokenizer: the model's.
+        device, dtype: as for `load_decoder`.
+
+    Returns:
+        How to build the connector of each modality.
+
+    Raises:
+        CheckpointError: the files that describe the processing are damaged or contradict the model.
+    """
+    media = checkpoint.media
+    if media is None:
+        return {}
+    modules = filled(media, checkpoint.config, checkpoint.files, device, dtype or checkpoint.dtype or torch.float32)
+    parts = MediaParts(modules, media.raw_config, checkpoint.path, tokenizer)
+    with _refusing_nonsense("The files that describe how media are processed"):
+        return media.family.connectors(parts)
+
+
 def _open_directory(path: Path) -> Checkpoint:
-    raw = read_json(path / _CONFIG)
-    family = family_of(raw)
+    whole = read_json(path / _CONFIG)
+    multimodal = multimodal_family(whole)
     with _refusing_nonsense(_CONFIG):
+        raw = whole if multimodal is None else multimodal.text_config(whole)
+        family = family_of(raw)
         config = family.read(raw)
     checkpoint = Checkpoint(path, config, raw, tensor_files(path), {}, family.ignored)
     try:
@@ -150,13 +197,27 @@ def _open_directory(path: Path) -> Checkpoint:
         rules = family.rules(config)
         if config.experts and any("{expert}" in rule.theirs for rule in rules):
             _check_count(config.layers * config.experts.experts, checkpoint.files)
-        checkpoint.targets = _as_named(expand(rules, config), checkpoint.files)
+        if multimodal is None:
+            checkpoint.targets = _as_named(expand(rules, config), checkpoint.files)
+        else:
+            _add_media(checkpoint, multimodal, whole, expand(rules, config))
     except BaseException:
         checkpoint.close()
         raise
     if config.tied_head:
         checkpoint.ignored += ("lm_head.weight",)
     return checkpoint
+
+
+def _add_media(
+    checkpoint: Checkpoint, family: MultimodalFamily, raw: Mapping[str, Any], targets: Mapping[str, Target]
+) -> None:
+    """Shares a multimodal checkpoint's tensors out between its decoder, whose targets are given, and the rest."""
+    names = names_by_ours(family, checkpoint.files)
+    checkpoint.targets = decoder_targets(targets, names)
+    with _refusing_nonsense(_CONFIG):
+        checkpoint.media = media_tensors(family, raw, checkpoint.config, names)
+    checkpoint.ignored += family.ignored
 
 
 @contextmanager

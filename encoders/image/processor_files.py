@@ -1,0 +1,24 @@
+"""The files of a model's directory that describe how its images are processed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..storage import read_json
+
+__all__ = ["image_processor"]
+
+
+def image_processor(directory: Path) -> dict[str, Any] | None:
+    """preprocessor_config.json, or what the newer file that holds all processors of a model says of images.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    if (directory / "preprocessor_config.json").is_file():
+        return read_json(directory / "preprocessor_config.json")
+    if (directory / "processor_config.json").is_file():
+        inner = read_json(directory / "processor_config.json").get("image_processor")
+        return inner if isinstance(inner, dict) else None
+    return None
