@@ -22,7 +22,7 @@ from .efficientnet import EfficientNet
 from .model import VisionTransformer
 from .preprocess import Preprocess, pack_patches
 
-__all__ = ["EfficientNetEncoder", "ImageEncoder", "VisionEncoder"]
+__all__ = ["EfficientNetEncoder", "ImageEncoder", "VisionEncoder", "raw_pixels"]
 
 _AT_ONCE = 8  # images in a pass: more gain nothing on a CPU and only need memory
 
@@ -51,9 +51,11 @@ class ImageEncoder(ABC):
 
     def pixels(self, image: ImageData) -> Tensor:
         """What the network reads of one image: [3, h, w] in its dtype, on its device."""
+        return self.prepared(raw_pixels(image))
+
+    def prepared(self, raw: Tensor) -> Tensor:
+        """As `pixels`, of an image that is a tensor already: uint8 [H, W, 3], H and W of any size."""
         parameter = next(self._network.parameters())
-        # torch takes neither negative strides nor, without a warning, arrays that are frozen.
-        raw = torch.from_numpy(np.require(image.pixels, requirements=["C", "W"]))
         return self.preprocess(raw).to(parameter.device, parameter.dtype)
 
     @torch.no_grad()
@@ -189,6 +191,12 @@ class EfficientNetEncoder(ImageEncoder):
         for numbers in groups.values():
             rows |= zip(numbers, self.network(torch.stack([images[number] for number in numbers])), strict=True)
         return [rows[number] for number in range(len(images))]
+
+
+def raw_pixels(image: ImageData) -> Tensor:
+    """An image as a tensor, uint8 [H, W, 3]."""
+    # torch takes neither negative strides nor, without a warning, arrays that are frozen.
+    return torch.from_numpy(np.require(image.pixels, requirements=["C", "W"]))
 
 
 def _images(batch: Sequence[Any]) -> list[ImageData]:

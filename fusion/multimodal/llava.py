@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...encoders.image import VisionConfig, VisionTransformer
-from ...encoders.image.image_encoder import VisionEncoder
+from ...encoders.image import VisionConfig, VisionEncoder, VisionTransformer
 from ...encoders.image.processor_files import image_processor
 from ...encoders.image.read_config import read_preprocess_config, read_vision_config
 from ...encoders.media import ImageData, Media, Modality
@@ -22,12 +21,13 @@ from ..config import DecoderConfig
 from ..connectors import Connector
 from ..families.reading import activation
 from ..projector import MLPProjector
+from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
 from .text_config import bare_text_config
 from .vision import FeatureChoice, read_choice
 
-__all__ = ["FAMILY", "MARK", "RENAMES", "LlavaImages", "LlavaModules", "llava_parts"]
+__all__ = ["FAMILY", "MARK", "RENAMES", "LlavaImages", "LlavaModules", "image_placeholder", "llava_parts"]
 
 #: What chat templates write for a picture.
 MARK = "<image>"
@@ -61,7 +61,7 @@ class LlavaModules(nn.Module):
         return self.multi_modal_projector(self.choice.features(self.vision_tower, pixels))
 
 
-class LlavaImages:
+class LlavaImages(BaseConnector):
     """The connector: a run of placeholders, one for each feature.
 
     Args:
@@ -71,29 +71,14 @@ class LlavaImages:
     """
 
     def __init__(self, modules: LlavaModules, encoder: VisionEncoder, placeholder: str) -> None:
+        super().__init__("image", placeholder, MARK)
         self._modules, self._encoder = modules, encoder
-        self._placeholder = placeholder
-
-    @property
-    def modality(self) -> Modality:
-        """Images."""
-        return "image"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """One placeholder's text."""
-        return MARK
 
     def layout(self, media: Media) -> str:
         """As many placeholders as there are features."""
         assert isinstance(media, ImageData), "images alone come here"
         height, width = self._encoder.preprocess.config.final_size(media.height, media.width)
-        return self._placeholder * self._modules.choice.count(self._modules.vision_tower.config, height, width)
+        return self.placeholder * self._modules.choice.count(self._modules.vision_tower.config, height, width)
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:
@@ -119,6 +104,15 @@ def llava_parts(raw: Mapping[str, Any], decoder: DecoderConfig) -> tuple[VisionC
     return vision, choice, projector
 
 
+def image_placeholder(parts: MediaParts) -> str:
+    """The text of the control token that holds the places of pictures.
+
+    Raises:
+        CheckpointError: the tokenizer does not have it.
+    """
+    return placeholder_text(parts, "image_token_index", "image_token_id", default=_PLACEHOLDER)
+
+
 def _modules(raw: Mapping[str, Any], decoder: DecoderConfig) -> LlavaModules:
     return LlavaModules(*llava_parts(raw, decoder))
 
@@ -126,7 +120,7 @@ def _modules(raw: Mapping[str, Any], decoder: DecoderConfig) -> LlavaModules:
 def _connectors(parts: MediaParts) -> Mapping[Modality, Callable[[], Connector]]:
     modules = parts.modules
     assert isinstance(modules, LlavaModules), "made by this family"
-    placeholder = placeholder_text(parts, "image_token_index", "image_token_id", default=_PLACEHOLDER)
+    placeholder = image_placeholder(parts)
     steps = read_preprocess_config(image_processor(parts.directory), modules.vision_tower.config)
     return {"image": lambda: LlavaImages(modules, VisionEncoder(modules.vision_tower, steps), placeholder)}
 

@@ -134,6 +134,20 @@ def equals_reference() -> Callable[[Made, Conversation], None]:
 
 
 @pytest.fixture(scope="session")
+def asking() -> Callable[..., list[dict[str, Any]]]:
+    """Makes one message of texts and photos, as `transformers` takes it."""
+
+    def ask(*parts: str | Photo) -> list[dict[str, Any]]:
+        blocks = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+            for part in parts
+        ]
+        return [{"role": "user", "content": blocks}]
+
+    return ask
+
+
+@pytest.fixture(scope="session")
 def our_parts() -> Callable[[Conversation], list[dict[str, Any]]]:
     """Makes a conversation of `transformers` one of ours."""
     return asked

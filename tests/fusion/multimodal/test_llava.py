@@ -19,6 +19,7 @@ from tokenizers import AddedToken
 
 Photos = Mapping[str, NDArray[np.uint8]]
 Build = Callable[[str], Any]
+Asking = Callable[..., list[dict[str, Any]]]
 CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 SIGLIP = {"size": {"height": 35, "width": 35}}
 # Decoder, tower, processor of images, and fields of config.json.
@@ -58,22 +59,16 @@ def build(made: Any, tiny_tokenizer: Any, tower: dict[str, Any], text: dict[str,
     return lambda case: made(f"llava-{case}", lambda: make(case))
 
 
-def asking(*parts: Any) -> list[dict[str, Any]]:
-    """One message of texts and photos."""
-    blocks = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
-    ]
-    return [{"role": "user", "content": blocks}]
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_equal_to_transformers(case: str, build: Build, photos: Photos, equals_reference: Any) -> None:
+def test_equal_to_transformers(case: str, build: Build, photos: Photos, equals_reference: Any, asking: Asking) -> None:
     equals_reference(build(case), asking("One", photos["chelsea"], "and", photos["odd"], "What is in them?"))
 
 
 @pytest.mark.parametrize("name", ["coffee", "tall", "tiny", "rocket", "astronaut"])
 @pytest.mark.parametrize("case", ["llama", "padded", "qwen2"])
-def test_pixels_and_places_equal_the_processor_s(case: str, name: str, build: Build, photos: Photos) -> None:
+def test_pixels_and_places_equal_the_processor_s(
+    case: str, name: str, build: Build, photos: Photos, asking: Asking
+) -> None:
     reference = build(case)
     inputs = reference.inputs(asking(photos[name], "What?"))
     ours = sdk.load(reference.folder)
@@ -83,7 +78,9 @@ def test_pixels_and_places_equal_the_processor_s(case: str, name: str, build: Bu
     assert torch.equal(connector._encoder.pixels(plan.items[0].media), inputs["pixel_values"][0])
 
 
-def test_several_turns_and_a_system_message(build: Build, photos: Photos, equals_reference: Any) -> None:
+def test_several_turns_and_a_system_message(
+    build: Build, photos: Photos, equals_reference: Any, asking: Asking
+) -> None:
     turns = [
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
         *asking(photos["coffee"], "What is this?"),
@@ -93,7 +90,7 @@ def test_several_turns_and_a_system_message(build: Build, photos: Photos, equals
     equals_reference(build("llama"), turns)
 
 
-def test_text_alone_is_not_lost_in_the_template(build: Build) -> None:
+def test_text_alone_is_not_lost_in_the_template(build: Build, asking: Asking) -> None:
     reference = build("llama")
     ours = sdk.load(reference.folder)
     expected = reference.inputs(asking("What is a cat?"))["input_ids"][0].tolist()
@@ -108,7 +105,9 @@ def test_raw_prompts_equal_the_processor_s(build: Build, photos: Photos) -> None
     assert list(ours.encode("See ", sdk.Image(photos["odd"]), ": a cat", raw=True)) == inputs["input_ids"][0].tolist()
 
 
-def test_a_batch_of_different_media_equals_one_by_one(build: Build, photos: Photos, our_parts: Any) -> None:
+def test_a_batch_of_different_media_equals_one_by_one(
+    build: Build, photos: Photos, our_parts: Any, asking: Asking
+) -> None:
     ours = sdk.load(build("llama").folder, dtype="float32")
     prompts = [
         our_parts(asking(photos["chelsea"], "What?")),
