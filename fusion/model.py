@@ -69,7 +69,7 @@ class MultimodalModel:
             connector = self._connector(content.modality)
             layout = connector.layout(content)
             items.append(MediaItem(content, layout.count(connector.placeholder), name))
-            texts.append(MediaText(content.modality, connector.mark, layout))
+            texts.append(MediaText(content.modality, connector.mark, layout, connector.placeholder))
         tokens = _continued(tokenizer, messages, texts) if raw else tokenizer.encode_media_chat(messages, texts)
         ids: dict[Modality, int] = {}
         for kind, connector in self._connectors.items():

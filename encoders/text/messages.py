@@ -24,11 +24,13 @@ class MediaText:
         kind: of the content part that it stands for: ``image``, ``audio`` or ``video``.
         mark: what the chat template writes for such a part; "" for templates that know texts alone.
         layout: what is put in its place; control tokens in it are meant.
+        placeholder: the token's text in the layout that holds a place; "" where none does.
     """
 
     kind: str
     mark: str
     layout: str
+    placeholder: str = ""
 
 
 def with_media(

@@ -230,10 +230,7 @@ class Tokenizer:
 
     def _guarded(self, media: Sequence[MediaText]) -> LiteralTokenizer:
         """Reads texts beside `media`: they can neither spell a control token nor take the place of a medium."""
-        written = {text for medium in media for text in (medium.mark, medium.layout)}
-        added = {token.content for token in self._backend.get_added_tokens_decoder().values() if not token.special}
-        tokens = {token for token in added if any(token in text for text in written)}
-        guarded = frozenset({*tokens, *(medium.mark for medium in media if medium.mark)})
+        guarded = frozenset(text for medium in media for text in (medium.mark, medium.placeholder) if text)
         if all(self.token_id(text) in self._special_ids for text in guarded):
             return self._literal
         if guarded not in self._guarding:

@@ -115,3 +115,17 @@ def test_a_clip_shows_its_times(model: sdk.Model) -> None:
     plan = model.encode("What is in this clip?", clip)
     text = model.tokenizer.decode([token for span in plan.spans if isinstance(span, TextSpan) for token in span.tokens])
     assert "[0:00.0]" in text and "[0:03.5]" in text and "[0:01.0]" not in text
+
+
+def test_only_the_decoder_can_be_saved_and_only_on_purpose(model: sdk.Model, tmp_path: Path) -> None:
+    with pytest.raises(sdk.UnsupportedInputError, match="text_only=True") as caught:
+        model.save(tmp_path / "whole")
+    assert "image, audio, video" in str(caught.value) and not (tmp_path / "whole").exists()
+    model.save(tmp_path / "text", text_only=True)
+    again = sdk.load(tmp_path / "text", dtype="float32")
+    assert again.modalities == ("text",) and sdk.describe(tmp_path / "text").modalities == ("text",)
+    assert again.ask("Name a colour.", max_new_tokens=9).tokens == model.ask("Name a colour.", max_new_tokens=9).tokens
+
+
+def test_its_description_says_what_it_reads(model: sdk.Model) -> None:
+    assert sdk.describe("nano").modalities == model.modalities
