@@ -167,6 +167,31 @@ def test_both_spellings_of_names_load(build: Build, tmp_path: Path, photos: Phot
     assert all(np.array_equal(model.logits(model.encode(*question)), expected) for model in others)
 
 
+def test_files_of_transformers_4_load(build: Build, tmp_path: Path, photos: Photos) -> None:
+    """Configurations name only what differs from their defaults, and each processor has a file of its own."""
+    folder = build("llama").folder
+    older = respelled(folder, tmp_path / "4", ("vision_tower.", "vision_tower.vision_model."))
+    raw = json.loads((older / "config.json").read_text())
+    for part, usual in (
+        ("text_config", transformers.LlamaConfig()),
+        ("vision_config", transformers.CLIPVisionConfig()),
+    ):
+        known = usual.to_dict()
+        kept = {name: value for name, value in raw[part].items() if name == "model_type" or value != known.get(name)}
+        assert len(kept) < len(raw[part])
+        raw[part] = kept
+    (older / "config.json").write_text(json.dumps(raw))
+    processor = json.loads((older / "processor_config.json").read_text())
+    (older / "preprocessor_config.json").write_text(json.dumps(processor.pop("image_processor")))
+    (older / "processor_config.json").write_text(json.dumps(processor))
+    template = (older / "chat_template.jinja").read_text()
+    (older / "chat_template.jinja").unlink()
+    (older / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    question = ("What?", sdk.Image(photos["odd"]))
+    new, old = sdk.load(folder), sdk.load(older)
+    assert np.array_equal(old.logits(old.encode(*question)), new.logits(new.encode(*question)))
+
+
 def test_two_spellings_of_one_tensor_are_refused(build: Build, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(build("llama").folder, tmp_path / "x"))
     tensors = load_file(folder / "model.safetensors")
