@@ -16,6 +16,7 @@ __all__ = [
     "InvalidInputError",
     "ModelNotFoundError",
     "OptionError",
+    "RankFailure",
     "SensoriumError",
     "TokenizerError",
     "UnknownFamilyError",
@@ -107,3 +108,15 @@ class IntegrityError(CheckpointError):
 
 class EngineError(SensoriumError):
     """The engine failed while computing: non-finite logits, out of memory. The next request may work."""
+
+
+class RankFailure(EngineError):
+    """A process of a group died or fell silent; the group cannot be used any more.
+
+    Attributes:
+        ranks: the processes, as the group counts, one of which failed.
+    """
+
+    def __init__(self, problem: str, *, ranks: tuple[int, ...], hint: str | None = None) -> None:
+        self.ranks = ranks
+        super().__init__(problem, given=f"rank {' or '.join(map(str, ranks))}", hint=hint)

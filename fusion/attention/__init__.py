@@ -1,5 +1,6 @@
 """Attention: which positions see which, and exact kernels for it on one device and on many."""
 
+from ...encoders.errors import RankFailure
 from .attend import attend
 from .biased import ScoreBias
 from .decode import decode_attention
@@ -7,10 +8,12 @@ from .layout import SeqLayout
 from .local import attention, chunked_attention
 from .mask import MaskSpec
 from .reference import reference_attention
+from .ring import ring_attention
 from .tiles import Span, Tile, TileKind, plan_tiles
 
 __all__ = [
     "MaskSpec",
+    "RankFailure",
     "ScoreBias",
     "SeqLayout",
     "Span",
@@ -22,4 +25,5 @@ __all__ = [
     "decode_attention",
     "plan_tiles",
     "reference_attention",
+    "ring_attention",
 ]

@@ -141,6 +141,10 @@ class GradientSums:
         for total, places, part in zip((self.query, self.key, self.value), (queries, keys, keys), found, strict=True):
             total[:, :, places] += part.flip(2) if tile.kind is TileKind.ANTI else part
 
+    def turn_to(self, key: Tensor, value: Tensor) -> None:
+        """Begins dk and dv anew, for other keys; dq goes on."""
+        self.key, self.value = (torch.zeros_like(part, dtype=self.query.dtype) for part in (key, value))
+
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """dq, dk and dv in the dtypes of query, key and value."""
         query, key, value = (

@@ -1,0 +1,157 @@
+"""What the ranks of a group need of each other's keys, and how it gets there.
+
+Legend: R ranks, B batch, Hkv key/value heads, S keys, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ...encoders.errors import RankFailure
+from .layout import SeqLayout
+from .mask import MaskSpec
+from .tiles import Span, plan_tiles
+
+__all__ = ["Halo", "Peers", "Posted", "Transfer", "halo", "prefers_halo"]
+
+#: A tensor to send or to receive into, and the rank at the other end.
+Transfer = tuple[Tensor, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """A process group, seen from one of its ranks.
+
+    Attributes:
+        group: None for all processes.
+    """
+
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def rank(self) -> int:
+        """This process, as the group counts."""
+        return dist.get_rank(self.group)
+
+    @property
+    def size(self) -> int:
+        """R."""
+        return dist.get_world_size(self.group)
+
+    def post(self, sends: Sequence[Transfer], receives: Sequence[Transfer]) -> Posted:
+        """Begins to send and to receive; nothing empty goes over the wire. All ends post in the same order.
+
+        Raises:
+            RankFailure: a connection is gone.
+        """
+        transfers = [(dist.isend, *one) for one in sends] + [(dist.irecv, *one) for one in receives]
+        transfers = [one for one in transfers if one[1].numel()]
+        ranks = sorted({peer for _, _, peer in transfers})
+        if not transfers:
+            return Posted([], ranks, ())
+        operations = [dist.P2POp(op, tensor, group=self.group, group_peer=peer) for op, tensor, peer in transfers]
+        try:
+            works = dist.batch_isend_irecv(operations)
+        except RuntimeError as error:
+            raise _failure(ranks, error) from error
+        return Posted(works, ranks, tuple(tensor for _, tensor, _ in transfers))
+
+
+@dataclass(slots=True)
+class Posted:
+    """Transfers under way. Their tensors are neither freed nor to be touched before `wait` returns."""
+
+    works: list[dist.Work]
+    ranks: list[int]
+    tensors: tuple[Tensor, ...]
+
+    def wait(self) -> None:
+        """Returns when all has arrived and all is sent.
+
+        Raises:
+            RankFailure: a rank at the other end died, or was silent for longer than the group's timeout.
+        """
+        for work in self.works:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise _failure(self.ranks, error) from error
+        self.works, self.tensors = [], ()
+
+
+def _failure(ranks: Sequence[int], error: RuntimeError) -> RankFailure:
+    return RankFailure(
+        "A rank of the group does not answer.",
+        ranks=tuple(ranks),
+        hint=f"start the group again; the transport said: {str(error).splitlines()[0]}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Halo:
+    """The keys of one rank that another one needs.
+
+    Attributes:
+        places: where they are in their owner's tensors.
+        positions: the same keys' positions.
+    """
+
+    places: tuple[Span, ...]
+    positions: tuple[Span, ...]
+
+    @property
+    def length(self) -> int:
+        """How many keys."""
+        return sum(last - first for first, last in self.places)
+
+    def take(self, whole: Tensor) -> Tensor:
+        """[…, S, d] of the owner → […, length, d]."""
+        parts = [whole[..., first:last, :] for first, last in self.places]
+        return torch.cat(parts, -2) if parts else whole[..., :0, :]
+
+    def add(self, whole: Tensor, part: Tensor) -> None:
+        """Adds […, length, d] to the owner's […, S, d] at their places."""
+        sizes = [last - first for first, last in self.places]
+        for (first, last), piece in zip(self.places, part.split(sizes, -2), strict=True):
+            whole[..., first:last, :] += piece
+
+
+@lru_cache(maxsize=1024)
+def halo(mask: MaskSpec, layout: SeqLayout, reader: int, owner: int) -> Halo:
+    """Which keys of `owner` the queries of `reader` see."""
+    places: list[Span] = []
+    positions: list[Span] = []
+    place = 0
+    for span in layout.spans[owner]:
+        for first, last in _union(tile.keys for tile in plan_tiles(mask, layout.spans[reader], (span,))):
+            places.append((place + first, place + last))
+            positions.append((span[0] + first, span[0] + last))
+        place += span[1] - span[0]
+    return Halo(tuple(places), tuple(positions))
+
+
+@lru_cache(maxsize=1024)
+def prefers_halo(mask: MaskSpec, layout: SeqLayout) -> bool:
+    """Whether sending each rank only what it sees is at most half of what a ring sends."""
+    ranks = range(layout.ranks)
+    most = max(sum(halo(mask, layout, reader, owner).length for owner in ranks if owner != reader) for reader in ranks)
+    return 2 * most <= layout.length - min(layout.lengths)
+
+
+def _union(spans: Iterator[Span]) -> list[Span]:
+    """Sorted spans without overlaps."""
+    bounds = sorted(spans)
+    merged = bounds[:1]
+    for _, (first, last) in pairwise(bounds):
+        if first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
