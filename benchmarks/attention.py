@@ -1,0 +1,48 @@
+"""Our attention beside PyTorch's own operator, in turns in one process.
+
+    python -m benchmarks.attention [--length 8192] [--rounds 3] [--chunk 4096] [--window 1024]
+
+Nine query heads share three key/value heads of size 64, as in SmolLM2-135M.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from sensorium.fusion.attention import MaskSpec, attention, chunked_attention
+
+from .measure import alternately, print_table, ratio
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--length", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--chunk", type=int, default=4096)
+    parser.add_argument("--window", type=int, default=1024)
+    arguments = parser.parse_args()
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        rows += _rows(dtype, arguments.length, arguments.chunk, arguments.window, arguments.rounds)
+    print_table(("dtype", f"{arguments.length} positions", "ours, s", "F.sdpa causal, s", "speed ours / theirs"), rows)
+
+
+@torch.inference_mode()
+def _rows(dtype: torch.dtype, length: int, chunk: int, window: int, rounds: int) -> list[tuple[object, ...]]:
+    query, key, value = (torch.randn(1, heads, length, 64).to(dtype) for heads in (9, 3, 3))
+    works = {
+        "theirs": lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
+        f"causal in chunks of {chunk}": lambda: chunked_attention(query, key, value, MaskSpec(), chunk=chunk),
+        f"window {window}, 4 sinks": lambda: attention(query, key, value, MaskSpec(window=window, sinks=4)),
+    }
+    best = alternately(works, rounds=rounds)
+    theirs = best.pop("theirs")
+    name = str(dtype).removeprefix("torch.")
+    return [(name, what, f"{took:.3f}", f"{theirs:.3f}", ratio(theirs, took)) for what, took in best.items()]
+
+
+if __name__ == "__main__":
+    main()
