@@ -1,5 +1,6 @@
 """Connectors: encoder and projector of one modality for one decoder."""
 
+from .clip_heads import ClipHeads
 from .clip_words import ClipWords
 from .connector import Connector, EmbeddingCache
 from .picture_words import PictureHeads, PictureWords
@@ -7,6 +8,7 @@ from .speech_words import SpeechHead, SpeechWords
 from .transcript_words import TranscriptWords
 
 __all__ = [
+    "ClipHeads",
     "ClipWords",
     "Connector",
     "EmbeddingCache",

@@ -21,6 +21,7 @@ from ...encoders.storage import SafetensorsFile, load_weights
 from ...encoders.text import Tokenizer
 from ..adapter import AdapterSwitch, adapter_parameters, add_adapter
 from ..decoder import Decoder
+from .clip_heads import ClipHeads
 from .clip_words import ClipWords
 from .connector import Connector
 from .picture_words import PictureHeads, PictureWords
@@ -59,7 +60,13 @@ def nano_connectors(
         transcriber = load_transcriber(part("audio-encoder").parent)
         return TranscriptWords(transcriber, spell=spell, table=table, placeholder=PLACEHOLDERS["audio"])
 
-    return {"image": image, "audio": audio, "video": lambda: ClipWords(image(), placeholder=PLACEHOLDERS["video"])}
+    def video() -> ClipWords:
+        pictures = image()
+        heads = ClipHeads(pictures.encoder.feature_size)
+        _fill(heads, _opened(part("clip-heads"))[0])
+        return ClipWords(pictures, heads, spell=spell, table=table, placeholder=PLACEHOLDERS["video"])
+
+    return {"image": image, "audio": audio, "video": video}
 
 
 def picture_encoder(path: Path) -> EfficientNetEncoder:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...encoders.encoder import Encoder
 from ...encoders.media import Media, Modality
-from ..projector import VocabularyProjector
+from .soft_words import SoftWords
 
 __all__ = ["COLOURS", "KINDS", "SHAPES", "PictureHeads", "PictureReading", "PictureWords"]
 
@@ -31,7 +31,6 @@ KINDS = ("photo", "drawing", "shape")
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 _SHOWN = 3  # names of a photo or drawing
-_SHARPER = 3.0  # exponent on probabilities: near-certain names become crisp, doubtful ones stay mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +105,10 @@ class PictureWords:
         table: Tensor,
         placeholder: str,
     ) -> None:
-        self.encoder, self.heads, self.table = encoder, heads.eval(), table
+        self.encoder, self.heads = encoder, heads.eval()
         self._placeholder = placeholder
         lists = {"label": labels, "name": names, "kind": KINDS, "shape": SHAPES, "colour": COLOURS}
-        self._words = {
-            kind: VocabularyProjector([spell(" " + word) for word in words]) for kind, words in lists.items()
-        }
-        self._comma = table[list(spell(","))]
+        self._soft = SoftWords(lists, spell, table)
         self._last: tuple[str, Tensor] | None = None
 
     @property
@@ -146,22 +142,26 @@ class PictureWords:
     @torch.inference_mode()
     def read(self, batch: Sequence[Media]) -> PictureReading:
         """What the heads say of several pictures."""
-        features = self.encoder.encode(batch).features
+        return self.read_features(self.encoder.encode(batch).features)
+
+    @torch.inference_mode()
+    def read_features(self, features: Tensor) -> PictureReading:
+        """What the heads say of region features [B, T, F]."""
         return self.heads(features, self.encoder.network.logits(features))  # type: ignore[attr-defined]
 
     def words(self, reading: PictureReading, row: int) -> Tensor:
         """Soft words [L, D] of one picture of a reading."""
         kind = self._kind(reading, row)
-        parts = [self._word("kind", kind)]
+        parts = [self._soft("kind", kind)]
         likeliest = KINDS[int(kind.argmax())]
         if likeliest == "shape":
-            parts += [self._word("colour", reading.colour[row]), self._word("shape", reading.shape[row])]
+            parts += [self._soft("colour", reading.colour[row]), self._soft("shape", reading.shape[row])]
             return torch.cat(parts)
         names = "label" if likeliest == "photo" else "name"
         left = getattr(reading, names)[row].clone()
         for number in range(_SHOWN):
-            parts += [self._comma] * bool(number)
-            parts.append(self._word(names, left))
+            parts += [self._soft.comma] * bool(number)
+            parts.append(self._soft(names, left))
             left[int(left.argmax())] = 0.0
         return torch.cat(parts)
 
@@ -174,8 +174,3 @@ class PictureWords:
         sure = torch.stack((reading.label[row].max(), reading.name[row].max(), reading.shape[row].max()))
         weighed = reading.kind[row].sqrt() * sure
         return weighed / weighed.sum()
-
-    def _word(self, kind: str, probabilities: Tensor) -> Tensor:
-        sharp = probabilities.float() ** _SHARPER
-        embedded, counts = self._words[kind]((sharp / sharp.sum())[None], self.table)
-        return embedded[0, : int(counts[0])]

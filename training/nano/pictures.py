@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Emoji", "ShapeQuestion", "drawn", "emoji", "is_held_out", "photo_crops", "shape_questions"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+__all__ = ["Emoji", "ShapeQuestion", "drawn", "emoji", "ground", "is_held_out", "photo_crops", "shape_questions"]
 
 _NAMES = Path("/usr/share/unicode/cldr/common/annotations/en.xml")
 _LEFT_OUT = ("Flags", "Symbols", "Component")
@@ -71,21 +75,21 @@ def drawn(picture: Path, seed: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageFilter
 
     draw = random.Random(seed)
-    ground = _ground(draw, np.random.default_rng(seed))
+    image = ground(draw, np.random.default_rng(seed))
     side = round(_SIDE * draw.uniform(0.45, 0.95))
     figure = Image.open(picture).convert("RGBA").resize((side, side), Image.Resampling.BICUBIC)
     if draw.random() < 0.3:
         figure = figure.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     figure = figure.rotate(draw.uniform(-15, 15), Image.Resampling.BICUBIC)
     place = draw.randint(0, _SIDE - side), draw.randint(0, _SIDE - side)
-    ground.paste(figure, place, figure)
+    image.paste(figure, place, figure)
     if draw.random() < 0.3:
-        ground = ground.filter(ImageFilter.GaussianBlur(draw.uniform(0.3, 1.5)))
-    return np.asarray(ground)
+        image = image.filter(ImageFilter.GaussianBlur(draw.uniform(0.3, 1.5)))
+    return np.asarray(image)
 
 
-def _ground(draw: random.Random, noise: np.random.Generator):
-    """White, one colour, a slope between two, or coarse noise."""
+def ground(draw: random.Random, noise: np.random.Generator) -> PillowImage:
+    """White, one colour, a slope between two, or coarse noise: 288 x 288 pixels."""
     from PIL import Image
 
     kind = draw.choice(("white", "plain", "slope", "noise"))

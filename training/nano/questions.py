@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...fusion.connectors.clip_heads import COUNTS, EVENTS
+from ...fusion.connectors.clip_words import Event
 from ...fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 
 __all__ = ["CAPITALS", "Drawer", "Item", "Sample", "sample"]
@@ -80,12 +82,16 @@ class Item:
         readings: of the picture, or of the clip's frames.
         seconds: of the frames.
         text: that was said.
+        events: of the clip.
+        things: probabilities of `COUNTS` in it.
     """
 
     kind: str
     readings: tuple[PictureReading, ...] = ()
     seconds: tuple[float, ...] = ()
     text: str = ""
+    events: tuple[Event, ...] = ()
+    things: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Drawer:
         shape: a training shape's reading with its shape and colour.
         sentences: to be said.
         draw: random numbers.
-        shapes: how many questions about shapes come on eight others.
+        shapes, happenings: how many questions about shapes, and about what happens in clips, come on eight others.
     """
 
     labels: list[str]
@@ -116,6 +122,7 @@ class Drawer:
     sentences: list[str]
     draw: random.Random = field(default_factory=lambda: random.Random(1))
     shapes: int = 2
+    happenings: int = 3
 
     def photo(self) -> tuple[PictureReading, str]:
         """A photo that is not there: one label likely, a few others less so."""
@@ -135,7 +142,7 @@ def sample(drawer: Drawer) -> Sample:
     """One sample of a random task."""
     draw = drawer.draw
     tasks = (_one_picture, _one_picture, _several, _several, _clip, _speech, _speech, _spoken_question)
-    return draw.choice((*tasks, *[_shape] * drawer.shapes))(drawer)
+    return draw.choice((*tasks, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
 
 
 def _reading(kind: str, label: Tensor, names: int) -> PictureReading:
@@ -214,13 +221,70 @@ def _clip(drawer: Drawer) -> Sample:
     scenes = [_picture(drawer) for _ in range(drawer.draw.choice((1, 2)))]
     change = round(drawer.draw.uniform(0.5, 20), 1)
     readings = tuple(item.readings[0] for item, _ in scenes)
-    item = Item("video", readings, (0.0, change)[: len(scenes)])
+    seconds, things = (0.0, change)[: len(scenes)], _doubtful(drawer, len(COUNTS), drawer.draw.randrange(len(COUNTS)))
+    item = Item("video", readings, seconds, things=things)
     names = [name for _, name in scenes]
     if len(scenes) == 2 and drawer.draw.random() < 0.5:
-        answer = f"At {int(change) // 60}:{change % 60:04.1f}, from {names[0]} to {names[1]}."
+        answer = f"At {_time(change)}, from {names[0]} to {names[1]}."
         return Sample(_in_order(drawer, "When does the scene change?", item), answer)
     question = drawer.draw.choice(("What is in this clip?", "What does the video show?", "Describe the clip."))
     return Sample(_in_order(drawer, question, item), f"The clip shows {', then '.join(names)}.")
+
+
+_WHITHER = (
+    "Which way does it move?",
+    "In which direction does the object move?",
+    "Where does the thing move to?",
+    "Which direction is it moving in?",
+)
+_HAPPENS = ("What happens in the clip?", "What happens in this video?", "Does something appear or disappear?")
+_HOW_MANY = (
+    "How many things are in the clip?",
+    "How many objects are there?",
+    "How many things can you see?",
+    "How many objects does the video show?",
+)
+
+
+def _happening(drawer: Drawer) -> Sample:
+    """A clip in which something moves, appears, vanishes or stands still: what, where to, when, or how many."""
+    draw = drawer.draw
+    reading, _ = _picture(drawer)
+    kind, count = draw.choice(EVENTS), draw.randrange(1, len(COUNTS) - 1)
+    at = 0.0 if kind.startswith("moving") else round(0.5 * draw.randint(1, 8), 1)
+    events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind))),)
+    item = Item("video", reading.readings, (0.0,), events=events, things=_doubtful(drawer, len(COUNTS), count))
+    told = {"still": "Nothing moves.", "appearing": f"Something appears at {_time(at)}."}
+    told |= {"disappearing": f"Something disappears at {_time(at)}."}
+    direction = kind.split()[-1]
+    what = told.get(kind, f"It moves {direction}.")
+    asked = draw.choice(("many", "whither", "happens"))
+    if asked == "many":
+        return Sample(_in_order(drawer, draw.choice(_HOW_MANY), item), f"There {_IS_ARE[count]}.")
+    if asked == "whither":
+        answer = what if kind.startswith("moving") or kind == "still" else f"It does not move. {what}"
+        return Sample(_in_order(drawer, draw.choice(_WHITHER), item), answer)
+    forms = _HAPPENS
+    if kind in ("appearing", "disappearing"):
+        forms += (f"When does something {kind.removesuffix('ing')}?",)
+    return Sample(_in_order(drawer, draw.choice(forms), item), what)
+
+
+_IS_ARE = ("are no things", "is one thing", "are two things", "are three things", "are four things")
+
+
+def _time(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+
+
+def _doubtful(drawer: Drawer, count: int, right: int) -> Tensor:
+    """Probabilities [count] of a classifier that is right, more or less surely."""
+    sure = drawer.draw.uniform(0.6, 1.0)
+    others = torch.tensor([drawer.draw.random() for _ in range(count)])
+    others[right] = 0.0
+    probabilities = others / others.sum() * (1 - sure)
+    probabilities[right] = sure
+    return probabilities
 
 
 def _speech(drawer: Drawer) -> Sample:

@@ -23,8 +23,11 @@ from ...encoders.image import imagenet_labels
 from ...encoders.media import Modality
 from ...encoders.text import MediaText, Tokenizer
 from ...fusion.adapter import adapter_parameters, add_adapter
+from ...fusion.connectors.clip_heads import COUNTS, EVENTS
+from ...fusion.connectors.clip_words import clip_layout
 from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
 from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords
+from ...fusion.connectors.soft_words import SoftWords
 from ...fusion.decoder import Decoder
 from ...sdk import load
 from ...sdk.hub import resolve_part
@@ -32,7 +35,7 @@ from .picture_heads import drawing_examples, shape_examples
 from .pictures import emoji
 from .questions import Drawer, Item, Sample, sample
 
-__all__ = ["embedded_sample", "main", "train"]
+__all__ = ["SampleEmbedder", "main", "train"]
 
 _BATCH = 8
 _RANK = 16
@@ -47,13 +50,14 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--shapes", type=int, default=2, help="questions about shapes that come on eight others")
+    parser.add_argument("--happenings", type=int, default=3, help="questions about what happens in clips, likewise")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     model = load("nano", dtype="bfloat16")
     decoder: Decoder = model.engine.decoder  # type: ignore[attr-defined]
     connectors = nano_connectors(decoder, model.tokenizer, lambda role: resolve_part("nano", role))
     pictures: Any = connectors["image"]()
-    drawer = replace(_drawer(pictures, arguments), shapes=arguments.shapes)
+    drawer = replace(_drawer(pictures, arguments), shapes=arguments.shapes, happenings=arguments.happenings)
     decoder.requires_grad_(False)
     # A second call goes on from the adapter that the card has by then.
     known = model.engine.adapter  # type: ignore[attr-defined]
@@ -70,13 +74,14 @@ def main() -> None:
 def train(decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords, drawer: Drawer, *, seconds: float) -> None:
     """Trains the adapter in place until the time is over; the rate falls to zero with it."""
     parameters = list(adapter_parameters(decoder).values())
+    embedder = SampleEmbedder(decoder, tokenizer, pictures)
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
     begun, step, mean = time.time(), 0, 0.0
     while (done := (time.time() - begun) / seconds) < 1:
         rate = 1e-3 * min(1.0, step / 30) * (1 - done)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = [embedded_sample(sample(drawer), decoder, tokenizer, pictures) for _ in range(_BATCH)]
+        rows = [embedder(sample(drawer)) for _ in range(_BATCH)]
         loss = _loss(decoder, rows)
         optimizer.zero_grad()
         loss.backward()
@@ -87,44 +92,58 @@ def train(decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords, drawer
             print(f"step {step}, {time.time() - begun:.0f} s: loss {mean:.3f}", flush=True)
 
 
-@torch.no_grad()
-def embedded_sample(
-    one: Sample, decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords
-) -> tuple[Tensor, list[int]]:
-    """Embeddings [T, D] of prompt and answer, and the answer's tokens, the ending one included, at their end."""
-    table = decoder.model.embed_tokens.weight
-    media, embeddings = [], []
-    for part in one.parts:
-        if isinstance(part, Item):
-            layout, embedded = _shown(part, tokenizer, pictures, table)
-            media.append(MediaText(part.kind, "", layout))
-            embeddings.append(embedded)
-    content = [{"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in one.parts]
-    prompt = tokenizer.encode_media_chat([{"role": "user", "content": content}], media)
-    end = tokenizer.eos_id
-    assert end is not None, "the decoder ends its answers with a token"
-    answer = [*tokenizer.encode(one.answer, add_special=False), end]
-    holders = torch.tensor([tokenizer.token_id(text) or -1 for text in PLACEHOLDERS.values()])
-    tokens = torch.tensor([*prompt, *answer])
-    out = table[tokens].clone()
-    out[torch.isin(tokens, holders)] = torch.cat(embeddings).to(out)
-    return out, answer
+class SampleEmbedder:
+    """Samples as the decoder reads them.
 
+    Args:
+        decoder, tokenizer: of the model.
+        pictures: its connector.
+    """
 
-def _shown(item: Item, tokenizer: Tokenizer, pictures: PictureWords, table: Tensor) -> tuple[str, Tensor]:
-    """Layout and embeddings, as the connectors of `nano` give them."""
-    kind: Modality = item.kind  # type: ignore[assignment]
-    if kind == "audio":
-        tokens = tokenizer.encode(item.text, add_special=False, parse_special=False)
-        return f'The speech says: "{PLACEHOLDERS[kind] * len(tokens)}"', table[tokens]
-    words = [pictures.words(reading, 0) for reading in item.readings]
-    if kind == "image":
-        return f"(An image that shows:{PLACEHOLDERS[kind] * len(words[0])})", words[0]
-    parts = [
-        f" [{int(at) // 60}:{at % 60:04.1f}]" + PLACEHOLDERS[kind] * len(shown)
-        for at, shown in zip(item.seconds, words, strict=True)
-    ]
-    return f"(A clip that shows:{''.join(parts)})", torch.cat(words)
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords) -> None:
+        self._tokenizer, self._pictures = tokenizer, pictures
+        self._table = decoder.model.embed_tokens.weight
+        self._soft = SoftWords({"event": EVENTS, "count": COUNTS}, self._spell, self._table)
+
+    @torch.no_grad()
+    def __call__(self, one: Sample) -> tuple[Tensor, list[int]]:
+        """Embeddings [T, D] of prompt and answer, and the answer's tokens, the ending one included, at their end."""
+        tokenizer = self._tokenizer
+        shown = [self._shown(part) for part in one.parts if isinstance(part, Item)]
+        kinds = [part.kind for part in one.parts if isinstance(part, Item)]
+        media = [MediaText(kind, "", layout) for kind, (layout, _) in zip(kinds, shown, strict=True)]
+        content = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in one.parts
+        ]
+        prompt = tokenizer.encode_media_chat([{"role": "user", "content": content}], media)
+        end = tokenizer.eos_id
+        assert end is not None, "the decoder ends its answers with a token"
+        answer = [*tokenizer.encode(one.answer, add_special=False), end]
+        holders = torch.tensor([tokenizer.token_id(text) or -1 for text in PLACEHOLDERS.values()])
+        tokens = torch.tensor([*prompt, *answer])
+        out = self._table[tokens].clone()
+        out[torch.isin(tokens, holders)] = torch.cat([embedded for _, embedded in shown]).to(out)
+        return out, answer
+
+    def _spell(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special=False, parse_special=False)
+
+    def _shown(self, item: Item) -> tuple[str, Tensor]:
+        """Layout and embeddings, as the connectors of `nano` give them."""
+        kind: Modality = item.kind  # type: ignore[assignment]
+        if kind == "audio":
+            tokens = self._spell(item.text)
+            return f'The speech says: "{PLACEHOLDERS[kind] * len(tokens)}"', self._table[tokens]
+        words = [self._pictures.words(reading, 0) for reading in item.readings]
+        if kind == "image":
+            return f"(An image that shows:{PLACEHOLDERS[kind] * len(words[0])})", words[0]
+        assert item.things is not None, "a clip's things are counted"
+        things = self._soft("count", item.things)
+        entries = list(zip(item.seconds, words, strict=True))
+        entries += [(event.seconds, self._soft("event", event.probabilities)) for event in item.events]
+        entries.sort(key=lambda entry: entry[0])
+        layout = clip_layout(len(things), [(at, len(shown)) for at, shown in entries], PLACEHOLDERS[kind])
+        return layout, torch.cat([things, *(shown for _, shown in entries)])
 
 
 def _loss(decoder: Decoder, rows: list[tuple[Tensor, list[int]]]) -> Tensor:
