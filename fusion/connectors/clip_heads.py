@@ -19,7 +19,16 @@ from ...encoders.video import MotionFeature
 __all__ = ["COUNTS", "EVENTS", "ClipHeads", "pair_channels"]
 
 #: What can happen between two frames.
-EVENTS = ("still", "moving left", "moving right", "moving up", "moving down", "appearing", "disappearing")
+EVENTS = (
+    "still",
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "appearing",
+    "disappearing",
+    "scene change",
+)
 #: How many things a frame shows; the last stands for a photograph, where the head cannot tell.
 COUNTS = ("no things", "one thing", "two things", "three things", "four things", "things")
 _SIDE = 32  # of the small frames that events are read from

@@ -2,7 +2,7 @@
 
     two things [0:00.0] drawing fox, …  [0:00.0] moving left  [0:01.5] appearing  [0:02.0] drawing wolf, …
 
-Frames whose words say the same as the frame before are left out.
+Frames whose words say the same as the frame before are left out. What is said in the sound track follows.
 
 Legend: F frames, n = F - 1 pairs of neighbouring frames, E events, L soft words, D hidden size.
 """
@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...encoders.media import ImageData, Media, Modality, VideoData
+from ...encoders.media import AudioData, ImageData, Media, Modality, VideoData
 from ...encoders.video import MotionFeature
 from .clip_heads import COUNTS, EVENTS, ClipHeads, pair_channels
+from .layouts import clip_layout
 from .picture_words import PictureWords
 from .soft_words import SoftWords
+from .transcript_words import TranscriptWords
 
-__all__ = ["ClipWords", "Event", "clip_layout", "events_of"]
+__all__ = ["ClipWords", "Event", "events_of"]
 
 _MOST_FRAMES = 8
 _MOST_EVENTS = 6
@@ -67,24 +69,13 @@ def events_of(probabilities: Tensor, timestamps: Sequence[float]) -> list[Event]
     return sorted((event for _, event in kept), key=lambda event: event.seconds)
 
 
-def clip_layout(things: int, entries: Sequence[tuple[float, int]], placeholder: str) -> str:
-    """How a clip shows in a prompt.
-
-    Args:
-        things: how many soft words say how many things there are.
-        entries: time in seconds and number of soft words of each frame and event.
-        placeholder: stands for each of them.
-    """
-    parts = [f" [{int(at) // 60}:{at % 60:04.1f}]{placeholder * words}" for at, words in entries]
-    return f"(A clip that shows{placeholder * things}:{''.join(parts)})"
-
-
 class ClipWords:
     """The connector.
 
     Args:
         pictures: reads the frames.
         heads: read what happens between them.
+        speech: gives what hears the sound track; asked for the first clip that has one.
         spell, table: as for `SoftWords`.
         placeholder: the control token's text that holds the places.
     """
@@ -93,12 +84,13 @@ class ClipWords:
         self,
         pictures: PictureWords,
         heads: ClipHeads,
+        speech: Callable[[], TranscriptWords],
         *,
         spell: Callable[[str], Sequence[int]],
         table: Tensor,
         placeholder: str,
     ) -> None:
-        self._pictures, self._heads = pictures, heads.eval()
+        self._pictures, self._heads, self._speech = pictures, heads.eval(), speech
         self._soft = SoftWords({"event": EVENTS, "count": COUNTS}, spell, table)
         self._motion = MotionFeature()
         self._placeholder = placeholder
@@ -120,14 +112,18 @@ class ClipWords:
         return ""
 
     def layout(self, media: Media) -> str:
-        """The true time of each kept frame and event, then a placeholder for each of its words."""
+        """The true time of each kept frame and event, then a placeholder for each of its words; then what is said."""
         things, entries = self._read(media)
-        return clip_layout(len(things), [(at, len(words)) for at, words in entries], self._placeholder)
+        shown = clip_layout(len(things), [(at, len(words)) for at, words in entries], self._placeholder)
+        sound = _sound_of(media)
+        return shown if sound is None else f"{shown} {self._speech().layout_with(sound, self._placeholder)}"
 
     def embed(self, media: Media) -> Tensor:
-        """Soft words [L, D] of the count, all kept frames and events."""
+        """Soft words [L, D] of the count, all kept frames and events, and of what is said."""
         things, entries = self._read(media)
-        return torch.cat([things, *(words for _, words in entries)])
+        sound = _sound_of(media)
+        said = [] if sound is None else [self._speech().embed(sound)]
+        return torch.cat([things, *(words for _, words in entries), *said])
 
     @torch.inference_mode()
     def _read(self, media: Media) -> tuple[Tensor, list[tuple[float, Tensor]]]:
@@ -165,6 +161,10 @@ class ClipWords:
         probabilities = self._heads.event_logits(pair_channels(clip, self._motion)).softmax(-1)
         found = events_of(probabilities, clip.timestamps.tolist())
         return [(event.seconds, self._soft("event", event.probabilities)) for event in found]
+
+
+def _sound_of(media: Media) -> AudioData | None:
+    return media.sound if isinstance(media, VideoData) else None
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:

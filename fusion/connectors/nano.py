@@ -55,6 +55,7 @@ def nano_connectors(
     def image() -> PictureWords:
         return _pictures(part("image-heads"), picture_encoder(part("image-encoder")), spell, table)
 
+    @cache
     def audio() -> TranscriptWords:
         # The package's folder has the tokenizer beside the weights.
         transcriber = load_transcriber(part("audio-encoder").parent)
@@ -64,7 +65,7 @@ def nano_connectors(
         pictures = image()
         heads = ClipHeads(pictures.encoder.feature_size)
         _fill(heads, _opened(part("clip-heads"))[0])
-        return ClipWords(pictures, heads, spell=spell, table=table, placeholder=PLACEHOLDERS["video"])
+        return ClipWords(pictures, heads, audio, spell=spell, table=table, placeholder=PLACEHOLDERS["video"])
 
     return {"image": image, "audio": audio, "video": video}
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ...encoders.encoder import Encoder
 from ...encoders.media import Media, Modality
+from .layouts import picture_layout
 from .soft_words import SoftWords
 
 __all__ = ["COLOURS", "KINDS", "SHAPES", "PictureHeads", "PictureReading", "PictureWords"]
@@ -128,7 +129,7 @@ class PictureWords:
 
     def layout(self, media: Media) -> str:
         """As many placeholders as the picture has soft words, in a frame that says what they are."""
-        return f"(An image that shows:{self._placeholder * len(self.embed(media))})"
+        return picture_layout(len(self.embed(media)), self._placeholder)
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...encoders.audio import Segment, WhisperTranscriber
 from ...encoders.media import AudioData, Media, Modality
+from .layouts import speech_layout
 
 __all__ = ["TranscriptWords"]
 
@@ -55,12 +56,12 @@ class TranscriptWords:
 
     def layout(self, media: Media) -> str:
         """A placeholder for each token heard, between quotes; longer sounds with the time of each segment."""
-        heard = self._heard(media)
-        if not heard:
-            return "(a sound without speech)"
-        marked = media.duration > _MARKED_FROM  # type: ignore[union-attr]
-        parts = [(_time(segment.begin) if marked else "") + self._placeholder * len(ids) for segment, ids in heard]
-        return f'The speech says: "{"".join(parts)}"'
+        return self.layout_with(media, self._placeholder)
+
+    def layout_with(self, media: Media, placeholder: str) -> str:
+        """The same with another placeholder: for the sound track of a clip."""
+        segments = [(segment.begin, len(tokens)) for segment, tokens in self._heard(media)]
+        return speech_layout(segments, placeholder, marked=media.duration > _MARKED_FROM)  # type: ignore[union-attr]
 
     def embed(self, media: Media) -> Tensor:
         """The tokens' embeddings [L, D]."""
@@ -73,7 +74,3 @@ class TranscriptWords:
             heard = [(segment, list(self._spell(segment.text.strip()))) for segment in segments]
             self._last = (media.digest, [(segment, tokens) for segment, tokens in heard if tokens])
         return self._last[1]
-
-
-def _time(seconds: float) -> str:
-    return f" [{int(seconds) // 60}:{int(seconds) % 60:02d}] "

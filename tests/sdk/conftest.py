@@ -1,7 +1,8 @@
-"""Tiny models and tokenizers that the generation tests share."""
+"""Tiny models and tokenizers, and the program that writes clips."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -76,3 +77,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def random_numbers() -> np.random.Generator:
     """The same random numbers for each test."""
     return np.random.default_rng(17)
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., None]:
+    """Runs the ffmpeg that imageio-ffmpeg brings."""
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+
+    def run(*arguments: str | Path) -> None:
+        command = [program, "-v", "error", "-y", "-threads", "1", *map(str, arguments)]
+        subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
+
+    return run

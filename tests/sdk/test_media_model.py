@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,35 @@ def test_a_clip_shows_its_times(model: sdk.Model) -> None:
     plan = model.encode("What is in this clip?", clip)
     text = model.tokenizer.decode([token for span in plan.spans if isinstance(span, TextSpan) for token in span.tokens])
     assert "[0:00.0]" in text and "[0:03.5]" in text and "[0:01.0]" not in text
+
+
+@pytest.fixture(scope="module")
+def clip_with_speech(ffmpeg: Callable[..., None], speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cat until 3.0 s, then a cup of coffee until 5.0 s; the speech begins with it."""
+    from PIL import Image
+    from skimage.data import chelsea, coffee
+
+    folder = tmp_path_factory.mktemp("clip")
+    for number in range(50):
+        Image.fromarray((chelsea() if number < 30 else coffee())[:300, :400]).save(folder / f"{number:02d}.png")
+    ffmpeg("-framerate", 10, "-i", folder / "%02d.png", "-i", speech, "-c:v", "mpeg4", "-q:v", 3, folder / "clip.mp4")
+    return folder / "clip.mp4"
+
+
+def test_a_clip_is_heard_too(model: sdk.Model, clip_with_speech: Path) -> None:
+    clip = sdk.Video(clip_with_speech)
+    plan = model.encode("What is said?", clip)
+    text = model.tokenizer.decode([token for span in plan.spans if isinstance(span, TextSpan) for token in span.tokens])
+    assert ') The speech says: "' in text
+    heard = model.ask("Transcribe the speech.", clip, max_new_tokens=24).text
+    assert "made amiable himself" in heard.lower()
+
+
+def test_the_time_of_a_visible_change_is_told_to_half_a_second(model: sdk.Model, clip_with_speech: Path) -> None:
+    answer = model.ask("When does the scene change?", sdk.Video(clip_with_speech), max_new_tokens=32).text
+    told = re.search(r"(\d+):(\d+\.\d)", answer)
+    assert told is not None, answer
+    assert abs(int(told[1]) * 60 + float(told[2]) - 3.0) <= 0.5
 
 
 def test_only_the_decoder_can_be_saved_and_only_on_purpose(model: sdk.Model, tmp_path: Path) -> None:

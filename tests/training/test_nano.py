@@ -5,16 +5,22 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sensorium.encoders.text import Tokenizer
 from sensorium.fusion.checkpoints.gguf_file import GGUFFile
+from sensorium.fusion.connectors.clip_heads import COUNTS, EVENTS
 from sensorium.fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 from sensorium.fusion.connectors.speech_words import SpeechHead, SpeechWords
-from sensorium.training.nano.questions import CAPITALS, Drawer, Item, sample
+from sensorium.training.nano.clips import scene
+from sensorium.training.nano.questions import CAPITALS, Drawer, Item, Sample, sample
 from sensorium.training.nano.speech_head import word_distance
 from sensorium.training.nano.spelling import Spelling, plain_words
+from sensorium.training.nano.tune import SampleEmbedder
 
 LABELS = [f"label{letter}" for letter in "abcdefghij"]
 NAMES = ["fox", "owl", "ice cream"]
@@ -135,3 +141,59 @@ def test_a_batch_of_speech_is_what_its_rows_are_alone() -> None:
         alone, _ = head(features[row : row + 1, :length], lengths[row : row + 1])
         count = int(frames[row])
         torch.testing.assert_close(together[row, :count], alone[0, :count], rtol=1e-10, atol=1e-10)
+
+
+def sprite(folder: Path, colour: tuple[int, int, int]) -> Path:
+    path = folder / f"{colour[0]}.png"
+    Image.new("RGBA", (40, 40), (*colour, 255)).save(path)
+    return path
+
+
+def test_drawn_clips_show_what_their_facts_say(tmp_path: Path) -> None:
+    pictures = [sprite(tmp_path, (250, 20, 20)), sprite(tmp_path, (20, 250, 20))]
+    seen = Counter[str]()
+    for seed in range(60):
+        clip, facts = scene(pictures, seed)
+        again, _ = scene(pictures, seed)
+        assert again.digest == clip.digest
+        seen[facts.event] += 1
+        steps = np.abs(np.diff(clip.frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+        if facts.event == "scene change":
+            assert int(steps.argmax()) == facts.pair and steps.max() > 8
+        elif facts.event in ("appearing", "disappearing"):
+            assert int(steps.argmax()) == facts.pair
+    assert set(seen) == set(EVENTS)
+
+
+class NoPictures:
+    """A connector whose pictures are two rows of minus ones."""
+
+    def words(self, reading: PictureReading, row: int) -> torch.Tensor:
+        return -torch.ones(2, 4)
+
+
+def test_samples_read_like_prompts_of_the_connectors(tokenizer: Tokenizer) -> None:
+    table = torch.rand(tokenizer.vocabulary_size, 4)
+    decoder = SimpleNamespace(model=SimpleNamespace(embed_tokens=SimpleNamespace(weight=table)))
+    embedder = SampleEmbedder(decoder, tokenizer, NoPictures())  # type: ignore[arg-type]
+    clip = Item("video", (reading("photo", label=1),), (0.0,), "the lord said", things=torch.eye(len(COUNTS))[2])
+    embedded, answer = embedder(Sample(("What is said?", clip), "the lord said"))
+    said = tokenizer.encode("the lord said", add_special=False)
+    assert answer == [*said, tokenizer.eos_id]
+    rows = {int(n) for n in (embedded == -1).all(1).nonzero()}
+    assert len(rows) == 2 and max(rows) - min(rows) == 1
+    # Behind the frame's words come what frames the speech, its tokens' own embeddings, and the quote that ends it.
+    after = embedded[max(rows) + 1 :]
+    opening = tokenizer.encode(') The speech says: "', add_special=False)
+    torch.testing.assert_close(after[: len(opening)], table[opening])
+    torch.testing.assert_close(after[len(opening) : len(opening) + len(said)], table[said])
+    assert tokenizer.decode([int((table == after[len(opening) + len(said)]).all(1).nonzero())]) == '"'
+
+
+def test_clips_are_asked_what_is_said_in_them() -> None:
+    source = drawer(6)
+    samples = [sample(source) for _ in range(400)]
+    spoken = [(one, part) for one in samples for part in one.parts if isinstance(part, Item) and part.text]
+    assert {part.kind for _, part in spoken} == {"audio", "video"}
+    assert any(part.kind == "video" and one.answer == part.text for one, part in spoken)
+    assert any(part.kind == "video" and one.answer != part.text for one, part in spoken)

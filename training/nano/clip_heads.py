@@ -2,7 +2,7 @@
 
     python -m sensorium.training.nano.clip_heads EMOJI_PACKAGE FEATURES OUT.safetensors [--scenes 1200]
 
-Photographs teach the counting head alone, and only that it cannot count in them.
+Photographs teach the counting head only that it cannot count in them, and the other what a change of scene looks like.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ...encoders.image import EfficientNetEncoder
 from ...encoders.media import ImageData
 from ...encoders.video import MotionFeature
 from ...fusion.connectors.clip_heads import COUNTS, EVENTS, ClipHeads, pair_channels
-from .clips import SceneFacts, scene
+from .clips import SceneFacts, photo_pair, scene
+from .fitting import fit
 from .pictures import emoji, is_held_out, photo_crops
 
 __all__ = ["ClipExamples", "accuracy", "examples", "main", "train"]
@@ -53,6 +54,11 @@ def examples(encoder: EfficientNetEncoder, pictures: Sequence[Path], seeds: rang
         counts.append(_things_in(facts, frame))
     crops = [ImageData(make()) for make in photo_crops(photos)] if photos else []
     counts += [len(COUNTS) - 1] * photos
+    for number, crop in enumerate(crops):
+        for other, event in ((crops[number - 1], "scene change"), (crop, "still")):
+            clip = photo_pair(other.pixels, crop.pixels, number)
+            pairs.append(pair_channels(clip, motion).half())
+            events.append(EVENTS.index(event))
     features = [encoder.encode([picture]).features.half() for picture in (*frames, *crops)]
     return ClipExamples(torch.cat(pairs), torch.tensor(events), torch.cat(features), torch.tensor(counts))
 
@@ -72,23 +78,15 @@ def _things_in(facts: SceneFacts, frame: int) -> int:
 
 def train(heads: ClipHeads, data: ClipExamples, *, steps: int = 1500, rate: float = 2e-3) -> None:
     """Trains in place."""
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    generator = torch.Generator().manual_seed(1)
-    heads.train()
-    for step in range(steps):
+
+    def loss(generator: torch.Generator) -> Tensor:
         some = torch.randint(0, len(data.pairs), (64,), generator=generator)
         others = torch.randint(0, len(data.features), (32,), generator=generator)
         features = _mirrored(data.features[others].float(), generator)
-        loss = F.cross_entropy(heads.event_logits(data.pairs[some].float()), data.events[some])
-        loss = loss + F.cross_entropy(heads.count_logits(features), data.counts[others])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 250 == 0:
-            print(f"step {step}: loss {loss.item():.3f}", flush=True)
-    heads.eval()
+        counted = F.cross_entropy(heads.count_logits(features), data.counts[others])
+        return F.cross_entropy(heads.event_logits(data.pairs[some].float()), data.events[some]) + counted
+
+    fit(heads, loss, steps=steps, rate=rate)
 
 
 def _mirrored(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,7 @@
-"""Drawn clips in which it is known what happens: emoji that move, appear, vanish or stand still on random grounds."""
+"""Drawn clips in which it is known what happens: emoji that move, appear, vanish or stand still on random grounds.
+
+In some the scene changes: other emoji on another ground from one frame to the next.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from ...encoders.media import VideoData
 from ...fusion.connectors.clip_heads import EVENTS
 from .pictures import ground
 
-__all__ = ["SceneFacts", "scene"]
+__all__ = ["SceneFacts", "photo_pair", "scene"]
 
 _SIDE = 288  # pixels
 _STEP = 0.5  # seconds between frames, as clips are sampled by default
+_SUDDEN = ("appearing", "disappearing", "scene change")
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _SIZES = (0.38, 0.34, 0.3, 0.27)  # of a sprite, as a share of the frame, when there are one to four
 
@@ -29,7 +33,8 @@ class SceneFacts:
     Attributes:
         event: one of `EVENTS`.
         things: how many sprites there are, the one that appears or vanishes included.
-        pair: the pair of neighbouring frames between which something appears or vanishes; 0 for other events.
+        pair: the pair of neighbouring frames between which something appears or vanishes, or the scene changes; 0 for
+            other events.
     """
 
     event: str
@@ -53,10 +58,34 @@ def scene(pictures: Sequence[Path], seed: int, *, frames: int = 5) -> tuple[Vide
         seed: decides everything.
         frames: two a second.
     """
-    from PIL import Image
-
     draw = random.Random(seed)
     things, event = draw.randint(1, 4), draw.choice(EVENTS)
+    pair = draw.randrange(frames - 1) if event in _SUDDEN else 0
+    drawn = _shot(pictures, draw, things, event, range(frames), pair)
+    if event == "scene change":
+        drawn[pair + 1 :] = _shot(pictures, draw, things, "still", range(pair + 1, frames), 0)
+    noise = np.random.default_rng(seed + 1).normal(0, draw.choice((0.0, 1.0, 3.0)), (frames, _SIDE, _SIDE, 3))
+    pixels = (np.stack(drawn) + noise).clip(0, 255).astype(np.uint8)
+    stamps = np.arange(frames, dtype=np.float64) * _STEP
+    return VideoData(pixels, stamps, frames * _STEP), SceneFacts(event, things, pair)
+
+
+def photo_pair(first: NDArray[np.uint8], second: NDArray[np.uint8], seed: int) -> VideoData:
+    """Two photographs, one after the other, with the noise of a camera."""
+    from PIL import Image
+
+    sized = [np.asarray(Image.fromarray(photo).resize((_SIDE, _SIDE)), dtype=np.float32) for photo in (first, second)]
+    noise = np.random.default_rng(seed).normal(0, 2.0, (2, _SIDE, _SIDE, 3))
+    return VideoData((np.stack(sized) + noise).clip(0, 255).astype(np.uint8), np.array([0.0, _STEP]), 2 * _STEP)
+
+
+def _shot(
+    pictures: Sequence[Path], draw: random.Random, things: int, event: str, numbers: range, pair: int
+) -> list[NDArray[np.float32]]:
+    """Frames [h, w, 3] of one ground with its sprites."""
+    from PIL import Image
+
+    frames = numbers.stop
     side = round(_SIDE * _SIZES[things - 1] * draw.uniform(0.8, 1.1))
     cells = draw.sample([(x, y) for x in (0, 1) for y in (0, 1)], things)
     free = max(0, _SIDE // 2 - side) if things > 1 else _SIDE - side
@@ -67,13 +96,8 @@ def scene(pictures: Sequence[Path], seed: int, *, frames: int = 5) -> tuple[Vide
         moves = number == 0 and event.startswith("moving")
         path = _path(draw, corner, side, event.split()[-1], frames) if moves else np.tile(corner, (frames, 1))
         sprites.append(_Sprite(np.asarray(picture), path.astype(np.float32)))
-    pair = draw.randrange(frames - 1) if event in ("appearing", "disappearing") else 0
-    back = np.asarray(ground(draw, np.random.default_rng(seed)))
-    drawn = [_frame(back, sprites, number, _first_is_there(event, pair, number)) for number in range(frames)]
-    noise = np.random.default_rng(seed + 1).normal(0, draw.choice((0.0, 1.0, 3.0)), (frames, _SIDE, _SIDE, 3))
-    pixels = (np.stack(drawn) + noise).clip(0, 255).astype(np.uint8)
-    stamps = np.arange(frames, dtype=np.float64) * _STEP
-    return VideoData(pixels, stamps, frames * _STEP), SceneFacts(event, things, pair)
+    back = np.asarray(ground(draw, np.random.default_rng(draw.getrandbits(32))))
+    return [_frame(back, sprites, number, _first_is_there(event, pair, number)) for number in numbers]
 
 
 def _path(draw: random.Random, corner: NDArray, side: int, direction: str, frames: int) -> NDArray:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureHeads
+from .fitting import fit
 from .pictures import Emoji, emoji, is_held_out, shape_questions
 
 __all__ = ["Examples", "accuracy", "drawing_examples", "main", "shape_examples", "train"]
@@ -66,22 +67,12 @@ def drawing_examples(pictures: list[Emoji], pooled: Tensor, *, held_out: bool) -
 
 def train(heads: PictureHeads, parts: list[Examples], *, steps: int = 1500, rate: float = 1e-3) -> None:
     """Trains in place; every batch has a share of each part."""
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    generator = torch.Generator().manual_seed(1)
-    heads.train()
-    for step in range(steps):
-        loss = torch.zeros(())
-        for part in parts:
-            rows = torch.randint(0, len(part.pooled), (64,), generator=generator)
-            loss = loss + _loss(heads, part, rows)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 250 == 0:
-            print(f"step {step}: loss {loss.item():.3f}", flush=True)
-    heads.eval()
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = [torch.randint(0, len(part.pooled), (64,), generator=generator) for part in parts]
+        return torch.stack([_loss(heads, part, some) for part, some in zip(parts, rows, strict=True)]).sum()
+
+    fit(heads, loss, steps=steps, rate=rate)
 
 
 def _loss(heads: PictureHeads, part: Examples, rows: Tensor) -> Tensor:

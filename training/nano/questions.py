@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...fusion.connectors.clip_heads import COUNTS, EVENTS
 from ...fusion.connectors.clip_words import Event
+from ...fusion.connectors.layouts import clock
 from ...fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 
 __all__ = ["CAPITALS", "Drawer", "Item", "Sample", "sample"]
@@ -36,6 +37,7 @@ _TRANSCRIBE = (
     "Write down what is said.",
     "What was said?",
     "Repeat what you hear.",
+    "What is said?",
 )
 _ANSWER = ("Answer the question in the recording.", "Answer the spoken question.", "Please answer.", "")
 
@@ -81,7 +83,7 @@ class Item:
         kind: ``image``, ``video`` or ``audio``.
         readings: of the picture, or of the clip's frames.
         seconds: of the frames.
-        text: that was said.
+        text: that was said, in a sound or in the clip.
         events: of the clip.
         things: probabilities of `COUNTS` in it.
     """
@@ -222,10 +224,14 @@ def _clip(drawer: Drawer) -> Sample:
     change = round(drawer.draw.uniform(0.5, 20), 1)
     readings = tuple(item.readings[0] for item, _ in scenes)
     seconds, things = (0.0, change)[: len(scenes)], _doubtful(drawer, len(COUNTS), drawer.draw.randrange(len(COUNTS)))
-    item = Item("video", readings, seconds, things=things)
+    cut = Event(change, _doubtful(drawer, len(EVENTS), EVENTS.index("scene change")))
+    events = (cut,) if len(scenes) == 2 and drawer.draw.random() < 0.9 else ()
+    item = Item("video", readings, seconds, _said_in_clip(drawer), events, things)
+    if item.text and drawer.draw.random() < 0.4:
+        return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), item), item.text)
     names = [name for _, name in scenes]
     if len(scenes) == 2 and drawer.draw.random() < 0.5:
-        answer = f"At {_time(change)}, from {names[0]} to {names[1]}."
+        answer = f"At {clock(change, decimals=1)}, from {names[0]} to {names[1]}."
         return Sample(_in_order(drawer, "When does the scene change?", item), answer)
     question = drawer.draw.choice(("What is in this clip?", "What does the video show?", "Describe the clip."))
     return Sample(_in_order(drawer, question, item), f"The clip shows {', then '.join(names)}.")
@@ -250,12 +256,15 @@ def _happening(drawer: Drawer) -> Sample:
     """A clip in which something moves, appears, vanishes or stands still: what, where to, when, or how many."""
     draw = drawer.draw
     reading, _ = _picture(drawer)
-    kind, count = draw.choice(EVENTS), draw.randrange(1, len(COUNTS) - 1)
+    kind, count = (
+        draw.choice([event for event in EVENTS if event != "scene change"]),
+        draw.randrange(1, len(COUNTS) - 1),
+    )
     at = 0.0 if kind.startswith("moving") else round(0.5 * draw.randint(1, 8), 1)
     events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind))),)
-    item = Item("video", reading.readings, (0.0,), events=events, things=_doubtful(drawer, len(COUNTS), count))
-    told = {"still": "Nothing moves.", "appearing": f"Something appears at {_time(at)}."}
-    told |= {"disappearing": f"Something disappears at {_time(at)}."}
+    item = Item("video", reading.readings, (0.0,), _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
+    told = {"still": "Nothing moves.", "appearing": f"Something appears at {clock(at, decimals=1)}."}
+    told |= {"disappearing": f"Something disappears at {clock(at, decimals=1)}."}
     direction = kind.split()[-1]
     what = told.get(kind, f"It moves {direction}.")
     asked = draw.choice(("many", "whither", "happens"))
@@ -273,10 +282,6 @@ def _happening(drawer: Drawer) -> Sample:
 _IS_ARE = ("are no things", "is one thing", "are two things", "are three things", "are four things")
 
 
-def _time(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
-
-
 def _doubtful(drawer: Drawer, count: int, right: int) -> Tensor:
     """Probabilities [count] of a classifier that is right, more or less surely."""
     sure = drawer.draw.uniform(0.6, 1.0)
@@ -287,9 +292,18 @@ def _doubtful(drawer: Drawer, count: int, right: int) -> Tensor:
     return probabilities
 
 
-def _speech(drawer: Drawer) -> Sample:
+def _said(drawer: Drawer) -> str:
     said = drawer.draw.choice(drawer.sentences)
-    said = said[0].upper() + said[1:]
+    return said[0].upper() + said[1:]
+
+
+def _said_in_clip(drawer: Drawer) -> str:
+    """Every third clip has speech."""
+    return _said(drawer) if drawer.draw.random() < 1 / 3 else ""
+
+
+def _speech(drawer: Drawer) -> Sample:
+    said = _said(drawer)
     return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), Item("audio", text=said)), said)
 
 

@@ -24,7 +24,7 @@ from ...encoders.media import Modality
 from ...encoders.text import MediaText, Tokenizer
 from ...fusion.adapter import adapter_parameters, add_adapter
 from ...fusion.connectors.clip_heads import COUNTS, EVENTS
-from ...fusion.connectors.clip_words import clip_layout
+from ...fusion.connectors.layouts import clip_layout, picture_layout, speech_layout
 from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
 from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords
 from ...fusion.connectors.soft_words import SoftWords
@@ -131,19 +131,21 @@ class SampleEmbedder:
     def _shown(self, item: Item) -> tuple[str, Tensor]:
         """Layout and embeddings, as the connectors of `nano` give them."""
         kind: Modality = item.kind  # type: ignore[assignment]
+        said = self._spell(item.text)
+        speech = speech_layout([(0.0, len(said))], PLACEHOLDERS[kind], marked=False), self._table[said]
         if kind == "audio":
-            tokens = self._spell(item.text)
-            return f'The speech says: "{PLACEHOLDERS[kind] * len(tokens)}"', self._table[tokens]
+            return speech
         words = [self._pictures.words(reading, 0) for reading in item.readings]
         if kind == "image":
-            return f"(An image that shows:{PLACEHOLDERS[kind] * len(words[0])})", words[0]
+            return picture_layout(len(words[0]), PLACEHOLDERS[kind]), words[0]
         assert item.things is not None, "a clip's things are counted"
         things = self._soft("count", item.things)
         entries = list(zip(item.seconds, words, strict=True))
         entries += [(event.seconds, self._soft("event", event.probabilities)) for event in item.events]
         entries.sort(key=lambda entry: entry[0])
         layout = clip_layout(len(things), [(at, len(shown)) for at, shown in entries], PLACEHOLDERS[kind])
-        return layout, torch.cat([things, *(shown for _, shown in entries)])
+        embedded = torch.cat([things, *(shown for _, shown in entries)])
+        return (f"{layout} {speech[0]}", torch.cat((embedded, speech[1]))) if said else (layout, embedded)
 
 
 def _loss(decoder: Decoder, rows: list[tuple[Tensor, list[int]]]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,20 +54,6 @@ def pixels() -> NDArray[np.uint8]:
     """Smooth and without symmetry: [11, 17, 3]."""
     rows, columns = np.mgrid[0:11, 0:17]
     return np.stack([rows * 20 + 5, columns * 13 + 7, rows * 5 + columns * 9 + 3], axis=2).astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def ffmpeg() -> Callable[..., None]:
-    """Runs the ffmpeg that imageio-ffmpeg brings."""
-    import imageio_ffmpeg
-
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-
-    def run(*arguments: str | Path) -> None:
-        command = [program, "-v", "error", "-y", "-threads", "1", *map(str, arguments)]
-        subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
-
-    return run
 
 
 @pytest.fixture(scope="session")
