@@ -8,6 +8,7 @@ The sprites are emoji whose names are held out from training; the grounds and wa
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from sensorium import sdk
@@ -27,13 +28,19 @@ def main() -> None:
     arguments = parser.parse_args()
     model = sdk.load("nano")
     pictures = [one.path for one in emoji(arguments.package) if is_held_out(one.name)]
-    tasks = {"direction": [0, 0], "appearance": [0, 0], "count": [0, 0]}
+    tasks = {"direction": [0, 0], "appearance": [0, 0], "scene change to 0.5 s": [0, 0], "count": [0, 0]}
     for seed in range(2_000_000, 2_000_000 + arguments.clips):
         clip, facts = scene(pictures, seed)
         video = sdk.Video(clip.frames, timestamps=clip.timestamps.tolist())
         questions = [("count", "How many things are in the clip?", _NUMBERS[facts.things])]
         if facts.event.startswith("moving"):
             questions.append(("direction", "Which way does it move?", facts.event.split()[-1]))
+        elif facts.event == "scene change":
+            answer = model.ask("When does the scene change?", video, max_new_tokens=32).text
+            told = re.search(r"(\d+):(\d+\.\d)", answer)
+            at = float(clip.timestamps[facts.pair + 1])
+            tasks["scene change to 0.5 s"][0] += bool(told and abs(int(told[1]) * 60 + float(told[2]) - at) <= 0.5)
+            tasks["scene change to 0.5 s"][1] += 1
         else:
             word = {"appearing": "appears", "disappearing": "disappears"}.get(facts.event, "nothing")
             questions.append(("appearance", "What happens in the clip?", word))
