@@ -1,4 +1,4 @@
-"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``.
+"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``.
 
 Exit codes: 0 answered; 1 the request or the model failed; 2 the command line was wrong; 130 interrupted.
 """
@@ -31,6 +31,7 @@ from ..sdk import (
 from ..sdk.hub import resolve
 from ..sdk.info import families
 from ..sdk.options import options_from
+from .bundles import export_command, verify_command
 from .terminal import (
     human_bytes,
     human_count,
@@ -51,6 +52,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command(name="export")(export_command)
+app.command(name="verify")(verify_command)
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Card name, directory, .gguf file or hub repository owner/name.")

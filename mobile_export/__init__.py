@@ -1,3 +1,3 @@
-"""ONNX graphs, quantization, the on-device bundle and its runtime. Nothing yet."""
+"""ONNX graphs, quantization, the on-device bundle and its runtime."""
 
 __all__: list[str] = []

@@ -28,6 +28,7 @@ from ..encoders.text import Tokenizer
 from .card import Card, card, card_names
 from .content import Access, Audio, Image, Message, Part, Text, Video, canonical_messages, read_part
 from .engine import Engine, EngineInfo, EngineState
+from .export import Verification, export, verify
 from .info import ModelInfo
 from .load import describe, load
 from .media import LIMITS, Limits
@@ -73,11 +74,14 @@ __all__ = [
     "UnknownFamilyError",
     "UnsupportedInputError",
     "Usage",
+    "Verification",
     "Video",
     "canonical_messages",
     "card",
     "card_names",
     "describe",
+    "export",
     "load",
     "read_part",
+    "verify",
 ]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
 
-__all__ = ["describe", "load"]
+__all__ = ["checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
 
-_ENGINES = ("auto", "torch")
+_ENGINES = ("auto", "torch", "onnx")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -40,7 +40,7 @@ def load(
         device: ``cpu``, ``cuda``, ``mps``; ``auto`` takes an accelerator if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``. None keeps the checkpoint's, and takes bfloat16 for quantized
             ones; on processors without it, float32.
-        engine: ``torch``; ``auto`` takes the best one for the model and the device.
+        engine: ``torch``, or ``onnx`` for an exported bundle; ``auto`` takes the one that the model needs.
         quiet: show no progress.
 
     Raises:
@@ -52,7 +52,10 @@ def load(
     _check_names(engine, dtype)
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
-        raise UnsupportedInputError(f"{path} is an exported bundle, which this version cannot run.", given=str(path))
+        return _bundle(path, engine, device, dtype)
+    if engine == "onnx":
+        hint = "export it first: sensorium export MODEL OUT, then load OUT"
+        raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
     from ..fusion.checkpoints import load_checkpoint, open_checkpoint
     from .torch_engine import TorchEngine, memory_guard
 
@@ -63,7 +66,7 @@ def load(
         work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
-            tokenizer = _tokenizer(checkpoint)
+            tokenizer = checkpoint_tokenizer(checkpoint)
             media = _media(checkpoint, decoder, tokenizer) or _card_media(source, decoder, tokenizer, quiet)
             runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, **media)
     finally:
@@ -73,7 +76,7 @@ def load(
         given = f"{tokenizer.vocabulary_size} tokens in the tokenizer, {size} in the model"
         raise CheckpointError(f"{path}: tokenizer and model do not belong together.", given=given)
     name = source if isinstance(source, str) else path.name
-    return Model(runner, tokenizer, name=name, defaults=_defaults(path))
+    return Model(runner, tokenizer, name=name, defaults=checkpoint_defaults(path))
 
 
 def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo:
@@ -83,6 +86,9 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         ModelNotFoundError, DownloadError, CheckpointError: as `load`.
     """
     path = resolve(source, quiet=quiet)
+    if (path / "manifest.json").is_file():
+        hint = "sensorium verify shows what a bundle is"
+        raise UnsupportedInputError(f"{path} is an exported bundle, not a checkpoint.", given=str(path), hint=hint)
     from ..fusion.checkpoints import open_checkpoint
 
     checkpoint = open_checkpoint(path)
@@ -91,6 +97,21 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         return model_info(checkpoint, dtype=dtype, name=str(source), modalities=_modalities(source, checkpoint))
     finally:
         checkpoint.close()
+
+
+def _bundle(path: Path, engine: str, device: object, dtype: object) -> Model:
+    """An exported bundle, run by ONNX Runtime without torch."""
+    from ..mobile_export.runtime import Bundle
+    from .onnx_engine import OnnxEngine
+
+    asked = {"engine": engine if engine == "torch" else None, "dtype": dtype}
+    asked["device"] = None if device in ("auto", "cpu") else device
+    wrong = [f"{name}={value}" for name, value in asked.items() if value is not None]
+    if wrong:
+        hint = "leave it out, or load the model that the bundle was made from"
+        raise OptionError("A bundle runs on the CPU as it was exported.", given=", ".join(wrong), hint=hint)
+    bundle = Bundle(path)
+    return Model(OnnxEngine(bundle), bundle.tokenizer(), name=path.name, defaults=checkpoint_defaults(path))
 
 
 def _media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -173,13 +194,14 @@ def _dtype(asked: str | torch.dtype | None, stored: torch.dtype | None, device: 
     return wanted if wanted in native else torch.float32
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """A checkpoint's own tokenizer."""
     if checkpoint.metadata is not None:
         return Tokenizer.from_gguf(checkpoint.metadata)
     return Tokenizer.from_directory(checkpoint.path, begins_chats=checkpoint.media is not None)
 
 
-def _defaults(path: Path) -> dict[str, Any]:
+def checkpoint_defaults(path: Path) -> dict[str, Any]:
     """The model's generation_config.json, if it has one."""
     from ..encoders.storage import read_json
 

@@ -77,7 +77,7 @@ def test_a_dtype_that_the_processor_lacks_becomes_float32(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"engine": "onnx"}, "engine"),
+        ({"engine": "cuda"}, "engine"),
         ({"engine": None}, "engine"),
         ({"dtype": "int8"}, "dtype"),
         ({"dtype": "torch.float32"}, "dtype"),
@@ -101,7 +101,7 @@ def test_what_does_not_exist_is_named(folder: Path, options: dict[str, Any], nam
 def test_wrong_names_are_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("sensorium.sdk.load")  # the package has a function of that name
     monkeypatch.setattr(module, "resolve", lambda *args, **kwargs: pytest.fail("fetched"))
-    for options in ({"engine": "onnx"}, {"dtype": "int8"}):
+    for options in ({"engine": "cuda"}, {"dtype": "int8"}):
         with pytest.raises(sdk.OptionError):
             sdk.load("nano", **options)  # type: ignore[arg-type]
 
@@ -157,8 +157,10 @@ def test_a_model_too_large_for_the_memory(folder: Path, monkeypatch: pytest.Monk
 
 def test_an_exported_bundle_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(sdk.UnsupportedInputError, match="exported bundle"):
+    with pytest.raises(sdk.CheckpointError, match="This bundle"):
         sdk.load(tmp_path)
+    with pytest.raises(sdk.UnsupportedInputError, match="sensorium verify"):
+        sdk.describe(tmp_path)
 
 
 def test_facts_without_loading(folder: Path) -> None:

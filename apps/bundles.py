@@ -1,0 +1,85 @@
+"""The commands that make and check on-device bundles."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..sdk import InvalidInputError, SensoriumError, export, verify
+from .terminal import human_bytes, print_json, print_table
+
+__all__ = ["export_command", "verify_command"]
+
+ContextLength = Annotated[int | None, typer.Option(help="Positions that it can hold; the model's own if not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def export_command(
+    model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
+    out: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4 or mixed.")] = "int4",
+    context_length: ContextLength = None,
+    archive: Annotated[Path | None, typer.Option(help="Write the bundle into one file, too.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Export a model for phones and edge devices, with the proof of how well it still answers."""
+    if archive is not None and archive.exists():
+        raise InvalidInputError("There is such a file already.", given=str(archive), hint="choose another name")
+    silent = quiet or as_json
+
+    def tell(step: str) -> None:
+        if not silent:
+            print(f"{step} …", file=sys.stderr)
+
+    manifest = export(
+        model, out, quant=quant, overwrite=overwrite, context_length=context_length, quiet=silent, tell=tell
+    )
+    if archive is not None:
+        from ..mobile_export.bundle import pack
+
+        tell("packing")
+        pack(out, archive)
+    if as_json:
+        print_json(asdict(manifest))
+        return
+    size = sum(entry.size for entry in manifest.files.values())
+    found = manifest.figures
+    changed = f"{found['answers_changed']:.0f} of {found['answers']:.0f} answers changed"
+    rows = [
+        ("bundle", str(out)),
+        ("size", human_bytes(size)),
+        ("quantization", manifest.quantization),
+        ("perplexity", f"{found['perplexity']:.2f}; {found['perplexity_source']:.2f} before"),
+        ("divergence", f"{found['kl']:.4f} nats; {found['agreement']:.1%} of next tokens the same; {changed}"),
+    ]
+    print_table(None, rows)
+
+
+def verify_command(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")], as_json: AsJson = False
+) -> None:
+    """Check that a bundle is whole, and that it answers on this device as where it was made."""
+    found = verify(bundle)
+    if as_json:
+        print_json({"passed": found.passed, "goldens": [asdict(golden) for golden in found.goldens]})
+    else:
+        rows = [
+            (
+                golden.name,
+                "passed" if golden.passed else "FAILED",
+                f"{golden.difference:.4f} of {golden.tolerance:g}",
+                f"{golden.same_tokens} of {golden.tokens}",
+            )
+            for golden in found.goldens
+        ]
+        print_table(("GOLDEN", "RESULT", "LOGITS DIFFER BY", "SAME TOKENS"), rows)
+        print(f"\n{len(found.manifest.files)} files are as they were exported")
+    if not found.passed:
+        failed = ", ".join(golden.name for golden in found.goldens if not golden.passed)
+        raise SensoriumError("The bundle does not answer here as where it was made.", given=failed)

@@ -1,0 +1,18 @@
+"""The on-device bundle: a directory of graphs, weights, tokenizer and proof, and what its manifest says of them."""
+
+from .archive import pack, unpack
+from .files import check_files, file_entries
+from .manifest import FORMAT, MANIFEST, FileEntry, Manifest, read_manifest, write_manifest
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "FileEntry",
+    "Manifest",
+    "check_files",
+    "file_entries",
+    "pack",
+    "read_manifest",
+    "unpack",
+    "write_manifest",
+]

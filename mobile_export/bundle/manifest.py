@@ -1,0 +1,154 @@
+"""``manifest.json``: what a bundle holds, from which model it was made, and how good it is.
+
+It carries its own digest, and size and sha256 of every other file: nothing in a bundle can change unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from ...encoders.errors import CheckpointError, IntegrityError
+from ...encoders.storage import read_json, shortened
+
+__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest", "write_manifest"]
+
+#: The version of the format that this code writes, and the newest that it reads.
+FORMAT = 1
+#: The manifest's name in a bundle.
+MANIFEST = "manifest.json"
+
+_MOST_FILES = 256
+_LARGEST = 1 << 26  # of a size of the decoder: a hostile file may claim anything
+_LEGAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
+# Names that Windows keeps for devices.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle.
+
+    Attributes:
+        size: bytes.
+        sha256: in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        format: version of the format.
+        source: name of the model that it was made from.
+        licence: of that model; SPDX identifier, or "" if it does not say.
+        family: of the decoder.
+        quantization: name of how its weights are stored.
+        decoder: layers, kv_heads, head_size, vocabulary_size and context_length.
+        graphs: the file of each graph, by what it does.
+        modalities: what it reads.
+        files: size and sha256 of every file but the manifest, by its path in the bundle.
+        figures: how it compares with its source on a text; numbers by name.
+        producer: what wrote it.
+    """
+
+    format: int = FORMAT
+    source: str
+    licence: str
+    family: str
+    quantization: str
+    decoder: dict[str, int]
+    graphs: dict[str, str]
+    modalities: tuple[str, ...] = ("text",)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    producer: str = "sensorium"
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes the manifest with its digest."""
+    raw = asdict(manifest)
+    raw["digest"] = _digest(raw)
+    (directory / MANIFEST).write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a bundle, checked; its files are checked by `check_files`.
+
+    Raises:
+        CheckpointError: there is none, it is of a newer format, or it says what cannot be.
+        IntegrityError: it is not as it was written.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise CheckpointError(f"{directory} is no bundle.", given="no manifest.json", expected="an exported bundle")
+    raw = read_json(directory / MANIFEST)
+    version = raw.get("format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise CheckpointError(
+            "This bundle is of a format that is not read here.",
+            given=f"format {shortened(version)}",
+            expected=f"1 to {FORMAT}",
+            hint="update Sensorium, or export the model again",
+        )
+    digest = raw.pop("digest", None)
+    if digest != _digest(raw):
+        given, hint = f"digest {shortened(digest)}", "fetch or export the bundle again"
+        raise IntegrityError("The manifest of this bundle was changed or damaged.", given=given, hint=hint)
+    return _checked(raw)
+
+
+def _digest(raw: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _checked(raw: dict[str, Any]) -> Manifest:
+    hints = get_type_hints(Manifest)
+    problems = [f"{name} = {shortened(raw.get(name))}" for name in hints if not _fits(raw.get(name), hints[name])]
+    problems += [f"unknown field {shortened(name)}" for name in raw.keys() - hints.keys()]
+    if problems:
+        raise CheckpointError("The manifest of this bundle cannot be read.", given="; ".join(problems[:4]))
+    files = {name: _entry(name, entry) for name, entry in raw["files"].items()}
+    if len(files) > _MOST_FILES:
+        given = f"{len(files)} files"
+        raise CheckpointError("The manifest names too many files.", given=given, expected=f"at most {_MOST_FILES}")
+    for role, name in raw["graphs"].items():
+        if name not in files:
+            raise CheckpointError(f"The bundle's {shortened(role)} is no file of it.", given=shortened(name))
+    for name, value in raw["decoder"].items():
+        if type(value) is not int or not 1 <= value <= _LARGEST:
+            raise CheckpointError(f"The decoder's {shortened(name)} is no size.", given=shortened(value))
+    return Manifest(**{**raw, "files": files, "modalities": tuple(raw["modalities"])})
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is dict:
+        return isinstance(value, dict)
+    if origin is tuple:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return type(value) is hint
+
+
+def _entry(name: str, entry: object) -> FileEntry:
+    # A name that leads out of the bundle, or means something else on another system, is refused, whatever it is for.
+    if not _LEGAL_NAME.fullmatch(name) or ".." in name or _DEVICES.match(name.rpartition("/")[2]):
+        raise CheckpointError(
+            "The manifest names a file that cannot be in a bundle.",
+            given=shortened(name),
+            expected="letters, digits, dots and dashes, in the bundle or one folder below",
+        )
+    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+        raise CheckpointError(f"The manifest says nothing of {name}.", given=shortened(entry))
+    size, sha256 = entry["size"], entry["sha256"]
+    if type(size) is not int or size < 0 or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise CheckpointError(f"The manifest has no size and sha256 of {name}.", given=shortened(entry))
+    return FileEntry(size, sha256)

@@ -1,0 +1,190 @@
+"""Runs an exported decoder through ONNX Runtime. Needs numpy and onnxruntime alone.
+
+Legend: B rows, T new positions, Hkv key/value heads, C positions that a buffer holds, d head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..encoders.errors import CheckpointError, EngineError
+
+__all__ = ["DecoderRunner", "DecoderShape", "RunnerState", "open_session"]
+
+_BLOCK = 256  # positions by which buffers grow
+_CHUNK = 512  # positions of a prompt that are read at once; bounds memory
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """Sizes of a decoder that its graph does not name."""
+
+    layers: int
+    kv_heads: int
+    head_size: int
+    vocabulary_size: int
+    context_length: int
+
+
+def open_session(path: Path, *, threads: int | None = None) -> Any:
+    """An inference session of a graph.
+
+    Args:
+        path: of the graph; its weights lie beside it.
+        threads: that it computes with; None for one a core that this process may use.
+
+    Raises:
+        CheckpointError: the graph is damaged, or needs an operator that is not there.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+        raise CheckpointError(f"{path.name} cannot be opened.", given=str(error)[:300]) from error
+
+
+class RunnerState:
+    """Keys and values of a batch of rows, in buffers that past and present share.
+
+    Args:
+        shape: of the decoder.
+        rows: how many there are.
+    """
+
+    def __init__(self, shape: DecoderShape, rows: int) -> None:
+        self._shape = shape
+        self._lengths = [0] * rows
+        self.buffers: list[NDArray[np.float32]] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
+        self.binding: Any = None  # of the session that fills the buffers; made anew when they are
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions held by each row."""
+        return tuple(self._lengths)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the buffers have room for."""
+        return self.buffers[0].shape[2]
+
+    def reserve(self, positions: int) -> None:
+        """Makes room for so many positions a row."""
+        if positions > self.capacity:
+            room = min(-(-positions // _BLOCK) * _BLOCK, max(positions, self._shape.context_length))
+            self._replace([self._grown(old, room) for old in self.buffers])
+
+    def advance(self, count: int) -> None:
+        """Each row holds `count` more."""
+        self._lengths = [length + count for length in self._lengths]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keeps `rows` in that order; a row named twice is duplicated."""
+        self._replace([old[list(rows)] for old in self.buffers])
+        self._lengths = [self._lengths[row] for row in rows]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forgets each row's positions from `lengths[row]` on."""
+        self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
+
+    @classmethod
+    def join(cls, states: Sequence[RunnerState]) -> RunnerState:
+        """One state with the rows of all."""
+        if len(states) == 1:
+            return states[0]
+        joined = cls(states[0]._shape, 0)
+        room = max(state.capacity for state in states)
+        joined.buffers = [
+            np.concatenate([state._grown(state.buffers[number], room) for state in states])
+            for number in range(len(joined.buffers))
+        ]
+        joined._lengths = [length for state in states for length in state._lengths]
+        return joined
+
+    def _replace(self, buffers: list[NDArray[np.float32]]) -> None:
+        self.buffers, self.binding = buffers, None
+
+    def _empty(self, rows: int, room: int) -> NDArray[np.float32]:
+        return np.zeros((rows, self._shape.kv_heads, room, self._shape.head_size), np.float32)
+
+    def _grown(self, old: NDArray[np.float32], room: int) -> NDArray[np.float32]:
+        if old.shape[2] == room:
+            return old
+        new = self._empty(len(old), room)
+        used = max(self._lengths, default=0)
+        new[:, :, :used] = old[:, :, :used]
+        return new
+
+
+class DecoderRunner:
+    """One decoder.
+
+    Args:
+        session: of its graph.
+        shape: its sizes.
+    """
+
+    def __init__(self, session: Any, shape: DecoderShape) -> None:
+        self.session, self.shape = session, shape
+        self._input = session.get_inputs()[0].name  # input_ids or inputs_embeds
+
+    def new_state(self, rows: int = 1) -> RunnerState:
+        """Of `rows` empty rows."""
+        return RunnerState(self.shape, rows)
+
+    def read(self, state: RunnerState, new: NDArray, *, chunk: int = _CHUNK) -> NDArray[np.float32]:
+        """Appends a prompt to a state of one row: int64 [1, T] or float32 [1, T, D] → what the last pass gives."""
+        out = None
+        for first in range(0, new.shape[1], chunk):
+            out = self.step(state, new[:, first : first + chunk])
+        assert out is not None, "prompts are not empty"
+        return out
+
+    def step(self, state: RunnerState, new: NDArray) -> NDArray[np.float32]:
+        """Appends positions to each row: int64 [B, T] or float32 [B, T, D] → logits [B, 1 or T, V].
+
+        Raises:
+            EngineError: the graph failed.
+        """
+        import onnxruntime
+
+        count = new.shape[1]
+        longest = max(state.lengths) + count
+        state.reserve(longest)
+        if state.binding is None:
+            state.binding = self._bound(state)
+        binding = state.binding
+        mask = np.arange(longest) < (np.array(state.lengths) + count)[:, None]
+        # The binding reads these arrays while the graph runs; they must live as long.
+        values = {self._input: np.ascontiguousarray(new), "attention_mask": mask.astype(np.int64)}
+        for name, array in values.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        binding.bind_output("logits", "cpu")
+        try:
+            self.session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+            raise EngineError("The decoder's graph failed.", given=str(error)[:300]) from error
+        state.advance(count)
+        return binding.get_outputs()[-1].numpy()
+
+    def _bound(self, state: RunnerState) -> Any:
+        """A binding in which past and present are one buffer."""
+        import onnxruntime
+
+        binding = self.session.io_binding()
+        for layer in range(self.shape.layers):
+            for place, part in enumerate(("key", "value")):
+                shared = onnxruntime.OrtValue.ortvalue_from_numpy(state.buffers[2 * layer + place])
+                binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", shared)
+                binding.bind_ortvalue_output(f"present.{layer}.{part}", shared)
+        return binding

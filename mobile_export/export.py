@@ -1,0 +1,209 @@
+"""From a decoder and its tokenizer to a bundle, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..encoders.errors import InvalidInputError
+from ..encoders.text import Tokenizer
+from ..fusion.decoder import Decoder
+from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
+from .genai import genai_config
+from .graphs import DecoderGraph, WeightFile, decoder_graph
+from .graphs.linear import LinearWriter
+from .proof import GOLDENS, Reader, figures, greedy, make_golden, reader, write_goldens
+from .quantization import Quantization, importance_of
+from .runtime import DECODER, SCORING, Bundle
+from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
+
+__all__ = ["ExportSource", "export_bundle"]
+
+_WEIGHTS = "model.onnx.data"
+_GRAPHS = {DECODER: "model.onnx", SCORING: "scoring.onnx"}
+_MOST_TEXT = 1024  # tokens that figures are measured on
+_ANSWER = 24  # tokens of the answers that are compared
+# By what share of the logits' spread a golden may differ on another device: floats round differently, and products in 8
+# bits even more so.
+_TOLERANCES = {"float32": 0.001, "float16": 0.001}
+_BLOCK_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSource:
+    """What is exported.
+
+    Attributes:
+        decoder: in float32.
+        tokenizer: its own.
+        name: of the model, for people.
+        licence: SPDX identifier, or "".
+        raw_config: its config.json.
+        defaults: its generation_config.json.
+    """
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    name: str
+    licence: str = ""
+    raw_config: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def export_bundle(
+    source: ExportSource,
+    out: Path,
+    quantization: Quantization,
+    *,
+    overwrite: bool = False,
+    context_length: int | None = None,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Manifest:
+    """Writes a bundle; until it is whole, nothing is at `out`.
+
+    Args:
+        source: the model.
+        out: directory of the bundle.
+        quantization: how its weights are stored.
+        overwrite: replace a bundle that is there.
+        context_length: positions that it can hold; the model's own if not given.
+        tell: is told each step that begins.
+
+    Raises:
+        InvalidInputError: there is something at `out` that would be lost.
+        UnsupportedInputError: a family that cannot be expressed; says why.
+    """
+    _check_place(out, overwrite=overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
+        folder = Path(made) / "bundle"
+        folder.mkdir()
+        manifest = _write(source, folder, quantization, context_length or source.decoder.config.context_length, tell)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return manifest
+
+
+def _check_place(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    hint = "choose another directory, or overwrite"
+    if not overwrite:
+        raise InvalidInputError("There is something already.", given=str(out), expected="a new directory", hint=hint)
+    if not (out / MANIFEST).is_file():
+        hint = "only a bundle is overwritten; choose another directory"
+        raise InvalidInputError("What is there is no bundle.", given=str(out), expected="a bundle", hint=hint)
+
+
+def _write(
+    source: ExportSource, folder: Path, quantization: Quantization, length: int, tell: Callable[[str], None]
+) -> Manifest:
+    importance = {}
+    if quantization.calibrated:
+        tell("measuring which input features matter")
+        importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
+    tell(f"writing graphs ({quantization.name})")
+    _write_graphs(source.decoder, folder, LinearWriter(importance), quantization, length)
+    source.tokenizer.save(folder)
+    config = source.decoder.config
+    ends = sorted(source.tokenizer.stop_ids)
+    _write_json(folder / "config.json", dict(source.raw_config))
+    _write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
+    _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, _GRAPHS[DECODER]))
+    sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
+    manifest = Manifest(
+        source=source.name,
+        licence=source.licence,
+        family=config.family,
+        quantization=quantization.name,
+        decoder={name: getattr(config, name) for name in sizes} | {"context_length": length},
+        graphs=_GRAPHS,
+    )
+    return _with_proof(source, folder, manifest, quantization, tell)
+
+
+def _write_graphs(
+    decoder: Decoder, folder: Path, linears: LinearWriter, quantization: Quantization, length: int
+) -> None:
+    import onnx
+
+    with WeightFile(folder / _WEIGHTS) as weights:
+        for role, name in _GRAPHS.items():
+            kind = DecoderGraph(all_logits=role == SCORING, context_length=length)
+            onnx.save(decoder_graph(decoder, weights, linears, quantization, kind), folder / name)
+
+
+def _with_proof(
+    source: ExportSource, folder: Path, manifest: Manifest, quantization: Quantization, tell: Callable[[str], None]
+) -> Manifest:
+    """The manifest with files, figures and goldens, written; the bundle is opened as any other is."""
+    from dataclasses import replace
+
+    write_manifest(folder, replace(manifest, files=file_entries(folder)))
+    bundle = Bundle(folder)
+    runner, tokenizer = bundle.decoder(), source.tokenizer
+    tell("making goldens and figures")
+    prompts = _prompts(tokenizer)
+    share = _TOLERANCES.get(str(quantization.linear), _BLOCK_TOLERANCE)
+    goldens = [
+        make_golden(runner, question, prompt, tokenizer.stop_ids, share=share)
+        for question, prompt in list(prompts.items())[:4]
+    ]
+    write_goldens(folder, goldens)
+    found = _figures(source, bundle, prompts)
+    finished = replace(manifest, files=file_entries(folder), figures=found)
+    write_manifest(folder, finished)
+    assert read_manifest(folder) == finished and GOLDENS in finished.files, "what was written is what was meant"
+    return finished
+
+
+def _figures(source: ExportSource, bundle: Bundle, prompts: Mapping[str, list[int]]) -> dict[str, float]:
+    tokens = _tokens(source.tokenizer, EVALUATION)[: min(_MOST_TEXT, bundle.shape.context_length)]
+    with torch.inference_mode():
+        exact = source.decoder(torch.tensor([tokens]))[0].numpy()
+    scoring = bundle.scoring()
+    found = scoring.step(scoring.new_state(), np.array([tokens], np.int64))[0]
+    stops = source.tokenizer.stop_ids
+    changed = [
+        greedy(_torch_reader(source.decoder), prompt, _ANSWER, stops)
+        != greedy(reader(bundle.decoder()), prompt, _ANSWER, stops)
+        for prompt in prompts.values()
+    ]
+    counted = {"answers": float(len(changed)), "answers_changed": float(sum(changed))}
+    return {name: round(value, 5) for name, value in (figures(exact, found, tokens) | counted).items()}
+
+
+def _torch_reader(decoder: Decoder) -> Reader:
+    cache = decoder.new_cache()
+
+    @torch.inference_mode()
+    def read(tokens: Sequence[int]) -> NDArray[np.float32]:
+        return decoder(torch.tensor([list(tokens)]), cache=cache, logits="last")[0, -1].numpy()
+
+    return read
+
+
+def _prompts(tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Questions as the model is asked them."""
+    asked = text(QUESTIONS).splitlines()
+    if not tokenizer.has_chat_template:
+        return {question: list(tokenizer.encode(question)) for question in asked}
+    return {question: list(tokenizer.encode_chat([{"role": "user", "content": question}])) for question in asked}
+
+
+def _tokens(tokenizer: Tokenizer, name: str) -> list[int]:
+    return list(tokenizer.encode(text(name)))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,7 @@
+"""ONNX graphs of decoders and encoders."""
+
+from .builder import Graph
+from .decoder import DecoderGraph, decoder_graph
+from .weights import WeightFile
+
+__all__ = ["DecoderGraph", "Graph", "WeightFile", "decoder_graph"]

@@ -1,0 +1,195 @@
+"""Attention over a key/value buffer in a graph: ONNX Runtime's fused operator, or standard ones where it cannot.
+
+Legend: B rows, T new positions, C positions that the buffer holds, H heads, Hkv key/value heads, G = H / Hkv, d head
+size, r rotated dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ...fusion.config import DecoderConfig, Rope
+from ...fusion.decoder import SelfAttention
+from ...fusion.rope import attention_factor, inverse_frequencies
+from .builder import MICROSOFT, Graph
+from .linear import float_array
+from .norm import NormWriter
+
+__all__ = ["AttentionWriter"]
+
+_HIDDEN = -1e30  # score of a position that is not seen
+_MULTIPLE = 8  # of a head, or of each half that is turned: what the fused operator takes
+
+
+@dataclass
+class AttentionWriter:
+    """Writes the attention of all layers of one decoder.
+
+    Attributes:
+        graph: that it is written to.
+        config: of the decoder.
+        norms: for norms of queries and keys.
+        context_length: positions of the rotary tables.
+        lengths: value int32 [B]: positions of each row, the new ones included, less one.
+        total: value int32 []: the most of them, plus one.
+    """
+
+    graph: Graph
+    config: DecoderConfig
+    norms: NormWriter
+    context_length: int
+    lengths: str
+    total: str
+    _tables: dict[Rope, tuple[str, str]] = field(default_factory=dict)
+    _rotary: dict[Rope, tuple[str, str]] = field(default_factory=dict)
+    _seen: dict[str, str] = field(default_factory=dict)
+    _queried: str = ""
+
+    def write(self, whole: str, attention: SelfAttention, number: int) -> str:
+        """Queries, keys and values side by side [B, T, (H + 2 Hkv) d] → [B, T, H d]."""
+        parts = self._normalised(whole, attention) if attention.q_norm is not None else None
+        past = [self._past(number, part) for part in ("key", "value")]
+        present = [f"present.{number}.{part}" for part in ("key", "value")]
+        write = self._fused if self._fits_fused(number) else self._standard
+        out = write(whole, parts, number, past, present)
+        config = self.config
+        for name in present:
+            shape = ("batch_size", config.kv_heads, "total_sequence_length", config.head_size)
+            self.graph.declare(name, np.float32, shape)
+        return out
+
+    def _fits_fused(self, number: int) -> bool:
+        config, rope = self.config, self.config.layer_rope(number)
+        sizes = [config.head_size // 2, rope.dimensions // 2] if rope is not None else [config.head_size]
+        return all(size % _MULTIPLE == 0 for size in sizes) and config.layer_attention[number] != "chunked"
+
+    def _past(self, number: int, part: str) -> str:
+        shape = ("batch_size", self.config.kv_heads, "past_sequence_length", self.config.head_size)
+        return self.graph.input(f"past_key_values.{number}.{part}", np.float32, shape)
+
+    def _split(self, whole: str) -> list[str]:
+        config = self.config
+        sizes = [config.heads * config.head_size] + [config.kv_heads * config.head_size] * 2
+        return list(self.graph.ops("Split", whole, self.graph.constant(sizes, np.int64), count=3, axis=-1))
+
+    def _normalised(self, whole: str, attention: SelfAttention) -> list[str]:
+        config = self.config
+        query, key, value = self._split(whole)
+        assert attention.q_norm is not None and attention.k_norm is not None, "both or neither"
+        query = self.norms.per_head(query, attention.q_norm, config.heads, config.head_size)
+        key = self.norms.per_head(key, attention.k_norm, config.kv_heads, config.head_size)
+        return [query, key, value]
+
+    def _fused(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
+        config, rope, window = self.config, self.config.layer_rope(number), self.config.layer_window(number)
+        out = f"attended.{number}"
+        self.graph.named(
+            "GroupQueryAttention",
+            [*(parts or [whole, "", ""]), *past, self.lengths, self.total, *(self._table(rope) if rope else ["", ""])],
+            [out, *present],
+            MICROSOFT,
+            num_heads=config.heads,
+            kv_num_heads=config.kv_heads,
+            scale=float(config.scale),
+            do_rotary=int(rope is not None),
+            softcap=float(config.attention_softcap or 0.0),
+            local_window_size=-1 if window is None else window,
+        )
+        return out
+
+    def _standard(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
+        graph, config = self.graph, self.config
+        query, key, value = parts or self._split(whole)
+        size, heads = config.head_size, config.kv_heads
+        # [B, T, H d] -> [B, T, H, d], turned.
+        query, key = (self._turned(self._apart(part), number) for part in (query, key))
+        query = self._heads_first(query, [0, 0, heads, config.heads // heads, size], [0, 2, 3, 1, 4])
+        key = self._heads_first(key, [0, 0, heads, size], [0, 2, 1, 3])
+        value = self._heads_first(self._apart(value), [0, 0, heads, size], [0, 2, 1, 3])
+        for new, old, name in ((key, past[0], present[0]), (value, past[1], present[1])):
+            places = graph.op("Expand", self._places(), graph.op("Shape", new))
+            graph.named("ScatterElements", [old, places, new], [name], axis=2)
+        keys, values = (graph.op("Unsqueeze", name, graph.constant([2], np.int64)) for name in present)
+        turned = graph.op("Transpose", keys, perm=[0, 1, 2, 4, 3])
+        scores = graph.op("Mul", graph.op("MatMul", query, turned), graph.constant(config.scale, np.float32))
+        if config.attention_softcap is not None:
+            cap = graph.constant(config.attention_softcap, np.float32)
+            scores = graph.op("Mul", graph.op("Tanh", graph.op("Div", scores, cap)), cap)
+        hidden = graph.constant(_HIDDEN, np.float32)
+        scores = graph.op("Where", self._visible(number, present[0]), scores, hidden)
+        out = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), values)  # [B, Hkv, G, T, d]
+        out = graph.op("Transpose", out, perm=[0, 3, 1, 2, 4])
+        return graph.op("Reshape", out, graph.constant([0, 0, config.heads * size], np.int64))
+
+    def _apart(self, x: str) -> str:
+        """[B, T, heads · d] → [B, T, heads, d]."""
+        return self.graph.op("Reshape", x, self.graph.constant([0, 0, -1, self.config.head_size], np.int64))
+
+    def _heads_first(self, x: str, shape: list[int], order: list[int]) -> str:
+        return self.graph.op("Transpose", self.graph.op("Reshape", x, self.graph.constant(shape, np.int64)), perm=order)
+
+    def positions(self, like: str) -> str:
+        """int64 [B, T]: the place of each new position, for T as of `like` [B, T, …]."""
+        graph = self.graph
+        if not self._queried:
+            one = graph.constant(1, np.int64)
+            count = graph.op("Gather", graph.op("Shape", like), one)
+            steps = graph.op("Range", graph.constant(0, np.int64), count, one)
+            last = graph.op("Unsqueeze", graph.op("Cast", self.lengths, to=7), graph.constant([1], np.int64))
+            self._queried = graph.op("Add", graph.op("Sub", last, graph.op("Sub", count, one)), steps)
+        return self._queried
+
+    def _places(self) -> str:
+        """The new positions as int64 [B, 1, T, 1]."""
+        return self.graph.op("Unsqueeze", self._queried, self.graph.constant([1, 3], np.int64))
+
+    def _turned(self, x: str, number: int) -> str:
+        """x [B, T, heads, d], rotated by its positions."""
+        graph, rope, size = self.graph, self.config.layer_rope(number), self.config.head_size
+        places = self.positions(x)
+        if rope is None:
+            return x
+        if rope not in self._rotary:
+            tables = (graph.op("Gather", table, places, axis=0) for table in self._table(rope))
+            cos, sin = (graph.op("Unsqueeze", values, graph.constant([2], np.int64)) for values in tables)
+            self._rotary[rope] = cos, sin
+        cos, sin = self._rotary[rope]
+        half = rope.dimensions // 2
+        sizes = graph.constant([half, half] + [size - 2 * half] * (size > 2 * half), np.int64)
+        first, second, *rest = graph.ops("Split", x, sizes, count=2 + (size > 2 * half), axis=-1)
+        left = graph.op("Sub", graph.op("Mul", first, cos), graph.op("Mul", second, sin))
+        right = graph.op("Add", graph.op("Mul", second, cos), graph.op("Mul", first, sin))
+        return graph.op("Concat", left, right, *rest, axis=-1)
+
+    def _visible(self, number: int, keys: str) -> str:
+        """bool [B, 1, 1, T, C]: which places of the buffer each new position sees."""
+        graph, kind = self.graph, self.config.layer_attention[number]
+        if kind not in self._seen:
+            capacity = graph.op("Gather", graph.op("Shape", keys), graph.constant(2, np.int64))
+            places = graph.op("Range", graph.constant(0, np.int64), capacity, graph.constant(1, np.int64))
+            asks = graph.op("Unsqueeze", self._queried, graph.constant([1, 2, 4], np.int64))
+            seen = graph.op("LessOrEqual", places, asks)
+            if kind != "full":
+                window = graph.constant(self.config.window or 0, np.int64)
+                if kind == "chunked":
+                    near = graph.op("Equal", graph.op("Div", places, window), graph.op("Div", asks, window))
+                else:
+                    near = graph.op("Greater", places, graph.op("Sub", asks, window))
+                seen = graph.op("And", seen, near)
+            self._seen[kind] = seen
+        return self._seen[kind]
+
+    def _table(self, rope: Rope) -> tuple[str, str]:
+        """cos and sin of every position, float32 [context, r / 2]."""
+        if rope not in self._tables:
+            length = self.context_length
+            frequencies = inverse_frequencies(rope, length=length, context_length=self.config.context_length)
+            angles = torch.arange(length).float()[:, None] * frequencies
+            factor, number = attention_factor(rope.scaling), len(self._tables)
+            cos = self.graph.weight(f"rotary.{number}.cos", float_array(angles.cos() * factor, "float32"))
+            sin = self.graph.weight(f"rotary.{number}.sin", float_array(angles.sin() * factor, "float32"))
+            self._tables[rope] = cos, sin
+        return self._tables[rope]

@@ -1,0 +1,225 @@
+"""The decoder as an ONNX graph with a key/value cache.
+
+    input_ids [B, T], attention_mask [B, S], past_key_values.*.key and .value [B, Hkv, past, d]
+        -> logits [B, 1 or T, V], present.*.key and .value [B, Hkv, S, d]
+
+The names are those that onnxruntime-genai and transformers.js know. Past and present may be one buffer.
+
+Legend: B rows, T new positions, S positions in all, H heads, Hkv key/value heads, d head size, D hidden size, V
+vocabulary, r rotated dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...encoders.errors import UnsupportedInputError
+from ...fusion.config import DecoderConfig
+from ...fusion.decoder import Block, Decoder
+from ...fusion.layers import MLP
+from ..quantization.blocks import BlockFormat
+from ..quantization.plan import Quantization
+from .attention import AttentionWriter
+from .builder import MICROSOFT, Graph
+from .experts import write_experts
+from .linear import LinearWriter, float_array
+from .norm import NormWriter, activated
+from .weights import WeightFile
+
+__all__ = ["DecoderGraph", "check_family", "decoder_graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderGraph:
+    """What kind of graph of a decoder is wanted.
+
+    Attributes:
+        embedded: it takes ``inputs_embeds`` [B, T, D] in place of ``input_ids``: for prompts with media.
+        all_logits: of all T positions rather than of the last.
+        context_length: positions that it can hold.
+    """
+
+    embedded: bool = False
+    all_logits: bool = False
+    context_length: int = 2048
+
+
+def decoder_graph(
+    decoder: Decoder, weights: WeightFile, linears: LinearWriter, quantization: Quantization, kind: DecoderGraph
+) -> Any:
+    """The graph of a decoder.
+
+    Args:
+        decoder: any whose family's operators exist; see `check_family`.
+        weights: where its weights go.
+        linears: quantizes them.
+        quantization: how they are stored.
+        kind: inputs and outputs.
+
+    Raises:
+        UnsupportedInputError: a family that cannot be expressed; says why.
+    """
+    check_family(decoder.config, kind.context_length)
+    return _Writer(decoder, weights, linears, quantization, kind).model()
+
+
+def check_family(config: DecoderConfig, context_length: int) -> None:
+    """Raises for what no operator expresses within so many positions.
+
+    Raises:
+        UnsupportedInputError: names the family and the reason.
+    """
+    reason = None
+    if config.positions in ("relative", "bucketed"):
+        reason = f"{config.positions} positions act on attention scores, which no graph shows"
+    for rope in (config.rope, config.sliding_rope):
+        scaling = rope.scaling if rope is not None else None
+        if scaling is not None and scaling.kind == "dynamic":
+            reason = "rotary frequencies that change with the length (dynamic NTK)"
+        if scaling is not None and scaling.kind == "longrope" and context_length > scaling.original_length:
+            reason = f"rotary frequencies that change beyond {scaling.original_length} positions (LongRoPE)"
+    if reason is not None:
+        raise UnsupportedInputError(
+            f"The {config.family} family cannot be exported: {reason}.",
+            given=f"{config.family}, {context_length} positions",
+            hint="serve it with the torch engine, or choose a shorter context if the length is the reason",
+        )
+
+
+@dataclass
+class _Writer:
+    decoder: Decoder
+    weights: WeightFile
+    linears: LinearWriter
+    quantization: Quantization
+    kind: DecoderGraph
+
+    def __post_init__(self) -> None:
+        self.config = self.decoder.config
+        self.graph = Graph("decoder", self.weights)
+        self.norms = NormWriter(self.graph, self.config)
+
+    def model(self) -> Any:
+        graph, config = self.graph, self.config
+        hidden = self._input()
+        mask = graph.input("attention_mask", np.int64, ("batch_size", "total_sequence_length"))
+        held = graph.op("ReduceSum", mask, graph.constant([1], np.int64), keepdims=0)
+        lengths = graph.op("Cast", graph.op("Sub", held, graph.constant(1, np.int64)), to=6)
+        total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
+        self.attention = AttentionWriter(graph, config, self.norms, self.kind.context_length, lengths, total)
+        if config.positions == "learned":
+            hidden = graph.op("Add", hidden, self._learned(hidden))
+        for number, block in enumerate(self.decoder.model.layers):
+            assert isinstance(block, Block), "layers are blocks"
+            hidden = self._block(hidden, block, number)
+        hidden = self.norms.settled(hidden)
+        if not self.kind.all_logits:
+            hidden = graph.op("Gather", hidden, graph.constant([-1], np.int64), axis=1)
+        hidden = self.norms.last(hidden, self.decoder.model.norm)
+        length = "sequence_length" if self.kind.all_logits else 1
+        graph.output(self._head(hidden), "logits", np.float32, ("batch_size", length, config.vocabulary_size))
+        return graph.model()
+
+    def _input(self) -> str:
+        graph, config = self.graph, self.config
+        if self.kind.embedded:
+            return graph.input("inputs_embeds", np.float32, ("batch_size", "sequence_length", config.hidden_size))
+        tokens = graph.input("input_ids", np.int64, ("batch_size", "sequence_length"))
+        embedded = self._embedded(tokens)
+        if config.embedding_multiplier != 1:
+            embedded = graph.op("Mul", embedded, graph.constant(config.embedding_multiplier, np.float32))
+        return embedded
+
+    def _embedded(self, tokens: str) -> str:
+        graph, table = self.graph, self.decoder.model.embed_tokens.weight
+        storage = self.quantization.storage("lm_head")
+        if not isinstance(storage, BlockFormat):
+            stored = graph.weight("model.embed_tokens.weight", float_array(table, storage))
+            rows = graph.op("Gather", stored, tokens, axis=0)
+            return rows if storage == "float32" else graph.op("Cast", rows, to=1)
+        blocks = self.linears.blocks("model.embed_tokens", table, storage, "lm_head")
+        # The same bytes as the head's, under the shape that this operator wants.
+        packed = graph.weight("model.embed_tokens.rows", blocks.packed.reshape(len(blocks.packed), -1))
+        scales = graph.weight("model.embed_tokens.scales", blocks.scales)
+        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
+        rows = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
+        if table.shape[1] % storage.block == 0:
+            return rows
+        bounds = [graph.constant([at], np.int64) for at in (0, table.shape[1], -1)]  # the last block is not full
+        return graph.op("Slice", rows, *bounds)
+
+    def _learned(self, hidden: str) -> str:
+        """Embeddings of the positions: [B, T, D]."""
+        table = self.decoder.model.embed_positions
+        assert table is not None, "asked only for learned positions"
+        stored = self.graph.weight("model.embed_positions.weight", float_array(table.weight, "float32"))
+        return self.graph.op("Gather", stored, self.attention.positions(hidden), axis=0)
+
+    def _block(self, hidden: str, block: Block, number: int) -> str:
+        """The residual stream before the block → after it."""
+        graph, name = self.graph, f"model.layers.{number}"
+        if block.order == "post":
+            attended = self._attention(hidden, block, number)
+            hidden = self.norms.plain(graph.op("Add", hidden, attended), block.input_layernorm)
+            return self.norms.plain(
+                graph.op("Add", hidden, self._mlp(hidden, block, name)), block.post_attention_layernorm
+            )
+        normed = self.norms.opening(hidden, block.input_layernorm)
+        attended = self._attention(normed, block, number)
+        if block.parallel:
+            self.norms.add(graph.op("Add", attended, self._mlp(normed, block, name)))
+        elif block.order == "pre":
+            self.norms.add(attended)
+            self.norms.add(self._mlp(self.norms.next(block.post_attention_layernorm), block, name))
+        else:
+            self.norms.add(self.norms.plain(attended, block.post_attention_layernorm))
+            fed = self._mlp(self.norms.next(block.pre_feedforward_layernorm), block, name)
+            self.norms.add(self.norms.plain(fed, block.post_feedforward_layernorm))
+        return self.norms.stream
+
+    def _attention(self, x: str, block: Block, number: int) -> str:
+        name, attention = f"model.layers.{number}.self_attn", block.self_attn
+        layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else None
+        whole = self._product(x, f"{name}.qkv_proj", weight, bias, f"{name}.q_proj")
+        out = self.attention.write(whole, attention, number)
+        return self._product(out, f"{name}.o_proj", attention.o_proj.weight, attention.o_proj.bias)
+
+    def _mlp(self, x: str, block: Block, name: str) -> str:
+        graph, mlp = self.graph, block.mlp
+        if not isinstance(mlp, MLP):
+            return write_experts(graph, x, f"{name}.mlp", mlp)
+        if mlp.gate_proj is None:
+            wide = self._product(x, f"{name}.mlp.up_proj", mlp.up_proj.weight, mlp.up_proj.bias)
+            inner = activated(graph, wide, mlp.activation)
+        else:
+            weight = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+            bias = None if mlp.gate_proj.bias is None else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
+            both = self._product(x, f"{name}.mlp.gate_up_proj", weight, bias, f"{name}.mlp.gate_proj")
+            gate, up = graph.ops("Split", both, count=2, axis=-1, num_outputs=2)
+            inner = graph.op("Mul", activated(graph, gate, mlp.activation), up)
+        return self._product(inner, f"{name}.mlp.down_proj", mlp.down_proj.weight, mlp.down_proj.bias)
+
+    def _product(
+        self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor | None, layer: str | None = None
+    ) -> str:
+        storage = self.quantization.storage(layer or name)
+        return self.linears.linear(self.graph, x, name, weight, bias, storage, layer or name)
+
+    def _head(self, hidden: str) -> str:
+        graph, config = self.graph, self.config
+        tied = self.decoder.lm_head is None
+        weight = self.decoder.model.embed_tokens.weight if tied else self.decoder.lm_head.weight  # type: ignore[union-attr]
+        name = "model.embed_tokens" if tied else "lm_head"
+        logits = self.linears.linear(graph, hidden, name, weight, None, self.quantization.storage("lm_head"), "lm_head")
+        if config.logit_multiplier != 1:
+            logits = graph.op("Mul", logits, graph.constant(config.logit_multiplier, np.float32))
+        if config.logit_softcap is None:
+            return logits
+        cap = graph.constant(config.logit_softcap, np.float32)
+        return graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)

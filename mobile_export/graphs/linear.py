@@ -1,0 +1,97 @@
+"""Linear layers in a graph, with weights as floats or as blocks.
+
+Legend: N output features, K input features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..quantization import Blocks, dequantize, quantize
+from ..quantization.blocks import BlockFormat
+from ..quantization.plan import Storage
+from .builder import MICROSOFT, Graph
+
+__all__ = ["LinearWriter", "float_array", "packed_zeros"]
+
+_INT8_COMPUTE = 4  # the accuracy level of MatMulNBits that multiplies in 8 bits
+
+
+class LinearWriter:
+    """Writes products with weights; a matrix that several graphs use is quantized once.
+
+    Args:
+        importance: of input features, by layer; for layers whose storage is a block format.
+    """
+
+    def __init__(self, importance: dict[str, Tensor] | None = None) -> None:
+        self._importance = importance or {}
+        self._made: dict[str, Blocks] = {}
+
+    def blocks(self, name: str, weight: Tensor, format: BlockFormat, layer: str | None = None) -> Blocks:
+        """A matrix [N, K] in blocks.
+
+        Args:
+            name: of the matrix.
+            weight: its values.
+            format: of the blocks.
+            layer: whose importance counts; the matrix's own name if not given.
+        """
+        if name not in self._made:
+            self._made[name] = quantize(weight, format, self._importance.get(layer or name))
+        return self._made[name]
+
+    def linear(
+        self, graph: Graph, x: str, name: str, weight: Tensor, bias: Tensor | None, storage: Storage, layer: str
+    ) -> str:
+        """x [..., K] → [..., N].
+
+        Args:
+            graph: that it is written to.
+            x: the input.
+            name: of the weights in the graph.
+            weight: [N, K].
+            bias: [N] or None.
+            storage: of the weights.
+            layer: whose importance counts.
+        """
+        if isinstance(storage, BlockFormat):
+            out = self._block_product(graph, x, self.blocks(name, weight, storage, layer), name, storage, weight.shape)
+        else:
+            # Not turned around: a tied head is then the embedding table as it lies in the file.
+            stored = graph.weight(f"{name}.weight", float_array(weight, storage))
+            wide = stored if storage == "float32" else graph.op("Cast", stored, to=1)
+            out = graph.op("FusedMatMul", x, wide, domain=MICROSOFT, transB=1)
+        if bias is None:
+            return out
+        return graph.op("Add", out, graph.weight(f"{name}.bias", float_array(bias, "float32")))
+
+    def values(self, name: str, weight: Tensor, storage: Storage, layer: str) -> np.ndarray:
+        """What a matrix becomes by its storage, float32 [N, K]."""
+        if isinstance(storage, BlockFormat):
+            return dequantize(self.blocks(name, weight, storage, layer), storage, weight.shape[1])
+        return float_array(weight, storage).astype(np.float32)
+
+    @staticmethod
+    def _block_product(graph: Graph, x: str, blocks: Blocks, name: str, format: BlockFormat, shape: torch.Size) -> str:
+        inputs = [graph.weight(f"{name}.packed", blocks.packed), graph.weight(f"{name}.scales", blocks.scales)]
+        if blocks.zeros is not None:
+            inputs.append(graph.weight(f"{name}.zeros", packed_zeros(blocks.zeros, format)))
+        attributes = {"N": shape[0], "K": shape[1], "bits": format.bits, "block_size": format.block}
+        return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=_INT8_COMPUTE, **attributes)
+
+
+def packed_zeros(zeros: np.ndarray, format: BlockFormat) -> np.ndarray:
+    """Zeros [N, G] as they are stored: two in a byte for 4 bits."""
+    if format.bits == 8:
+        return zeros
+    even = np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2)))
+    return even[:, 0::2] | (even[:, 1::2] << 4)
+
+
+def float_array(tensor: Tensor, storage: str) -> np.ndarray:
+    """A tensor as floats of 32 or 16 bits, contiguous."""
+    dtype = torch.float32 if storage == "float32" else torch.float16
+    return np.ascontiguousarray(tensor.detach().to(dtype).cpu().numpy())

@@ -1,0 +1,47 @@
+"""What a decoder's layers are fed, measured on a text: which input features of a matrix matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...fusion.decoder import Decoder
+
+__all__ = ["importance_of"]
+
+
+@torch.inference_mode()
+def importance_of(decoder: Decoder, tokens: Sequence[int], *, window: int = 512) -> dict[str, Tensor]:
+    """The mean square of every input feature of every linear layer: float32 [K] by the layer's name.
+
+    The output head is ``lm_head`` even where it is the embedding table.
+
+    Args:
+        decoder: measured as it is.
+        tokens: of a text.
+        window: positions of a pass.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, x: Any) -> None:
+        found = x.float().flatten(0, -2).square().sum(0)
+        sums[name] = sums[name] + found if name in sums else found
+
+    def before(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda module, inputs: add(name, inputs[0])
+
+    linears = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    handles = [module.register_forward_pre_hook(before(name)) for name, module in linears.items()]
+    if decoder.lm_head is None and decoder.model.norm is not None:
+        norm: nn.Module = decoder.model.norm
+        handles.append(norm.register_forward_hook(lambda module, inputs, out: add("lm_head", out)))
+    try:
+        for first in range(0, len(tokens), window):
+            decoder(torch.tensor([list(tokens[first : first + window])], device=decoder.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (total / len(tokens)).cpu() for name, total in sums.items()}

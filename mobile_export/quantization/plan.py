@@ -1,0 +1,49 @@
+"""Which matrix is stored how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .blocks import BlockFormat
+
+__all__ = ["QUANTIZATIONS", "Quantization", "Storage"]
+
+#: Floats of 32 or 16 bits, or blocks of fewer.
+Storage = Literal["float32", "float16"] | BlockFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a decoder's weights are stored.
+
+    Attributes:
+        name: for people and manifests.
+        linear: matrices of attention and MLP.
+        head: of the output head; a tied embedding table is the same bytes.
+        others: other storage for some layers, by the last part of the layer's name.
+        calibrated: scales are searched under the importance of each input feature, measured on a text.
+    """
+
+    name: str
+    linear: Storage
+    head: Storage
+    others: Mapping[str, Storage] = field(default_factory=dict)
+    calibrated: bool = False
+
+    def storage(self, layer: str) -> Storage:
+        """Of a layer, by its name in the decoder."""
+        return self.others.get(layer.rpartition(".")[2], self.head if layer == "lm_head" else self.linear)
+
+
+_EIGHT, _FOUR = BlockFormat(8, 32), BlockFormat(4, 32)
+#: What ``--quant`` names.
+QUANTIZATIONS: dict[str, Quantization] = {
+    "fp32": Quantization("fp32", "float32", "float32"),
+    "fp16": Quantization("fp16", "float16", "float16"),
+    "int8": Quantization("int8", _EIGHT, _EIGHT),
+    "int4": Quantization("int4", _FOUR, _EIGHT, calibrated=True),
+    # The MLPs' input projections are half of a decoder and lose the least in 4 bits (docs/decisions/0010).
+    "mixed": Quantization("mixed", _EIGHT, _EIGHT, {"gate_proj": _FOUR, "up_proj": _FOUR}, calibrated=True),
+}

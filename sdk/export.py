@@ -1,0 +1,117 @@
+"""From a model's name to an on-device bundle, and the proof that a bundle is what it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..encoders.errors import OptionError
+from .card import card, card_names
+from .hub import resolve
+from .load import checkpoint_defaults, checkpoint_tokenizer
+
+if TYPE_CHECKING:
+    from ..mobile_export.bundle import Manifest
+    from ..mobile_export.proof import GoldenResult
+
+__all__ = ["Verification", "export", "verify"]
+
+_QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "mixed")
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        manifest: of the bundle, whose files are all as they were exported.
+        goldens: how each came out on this device.
+    """
+
+    manifest: Manifest
+    goldens: tuple[GoldenResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every golden is within tolerance."""
+        return all(result.passed for result in self.goldens)
+
+
+def export(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    quant: str = "int4",
+    overwrite: bool = False,
+    context_length: int | None = None,
+    quiet: bool = True,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Manifest:
+    """Exports a model's decoder and tokenizer as a bundle; until it is whole, nothing is at `out`.
+
+    Args:
+        source: as for `load`.
+        out: directory of the bundle.
+        quant: ``fp32``, ``fp16``, ``int8``, ``int4``, or ``mixed``: 4 bits in the gated MLPs, 8 elsewhere.
+        overwrite: replace a bundle that is there.
+        context_length: positions that it can hold; the model's own if not given.
+        quiet: show no progress of fetching.
+        tell: is told each step that begins.
+
+    Returns:
+        The manifest, with figures of how the bundle compares with its source.
+
+    Raises:
+        ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
+        OptionError: an unknown quantization, or a context that the model does not have.
+        InvalidInputError: there is something at `out` that would be lost.
+        UnsupportedInputError: a family that cannot be expressed; says why.
+    """
+    if quant not in _QUANTIZATIONS:
+        raise OptionError("There is no such quantization.", given=quant, expected=", ".join(_QUANTIZATIONS))
+    path = resolve(source, quiet=quiet)
+    import torch
+
+    from ..fusion.checkpoints import load_checkpoint, open_checkpoint
+    from ..mobile_export.export import ExportSource, export_bundle
+    from ..mobile_export.quantization import QUANTIZATIONS
+
+    checkpoint = open_checkpoint(path)
+    try:
+        tell("loading the model")
+        decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
+        made = ExportSource(
+            decoder=decoder,
+            tokenizer=checkpoint_tokenizer(checkpoint),
+            name=str(source),
+            licence=card(str(source)).part("decoder").licence if source in card_names() else "",
+            raw_config=checkpoint.raw_config,
+            defaults=checkpoint_defaults(path),
+        )
+    finally:
+        checkpoint.close()
+    known = decoder.config.context_length
+    if context_length is not None and not 1 <= context_length <= known:
+        raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
+    options = {"overwrite": overwrite, "context_length": context_length, "tell": tell}
+    return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
+
+
+def verify(path: str | os.PathLike[str]) -> Verification:
+    """Compares every file of a bundle with its manifest, and runs its goldens on this device.
+
+    Raises:
+        CheckpointError: it is no bundle, of a newer format, or incomplete.
+        IntegrityError: a file is not the one that was exported; says which.
+        EngineError: a graph fails here.
+    """
+    from ..mobile_export.bundle import check_files
+    from ..mobile_export.proof import check_goldens
+    from ..mobile_export.runtime import Bundle
+
+    bundle = Bundle(path)
+    check_files(bundle.path, bundle.manifest, all_of_them=True)
+    return Verification(bundle.manifest, tuple(check_goldens(bundle.path, bundle.decoder())))

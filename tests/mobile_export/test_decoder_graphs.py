@@ -1,0 +1,97 @@
+"""Exported decoders of every family against `transformers`: whole texts, chunks, single tokens and ragged batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from sensorium import sdk
+from sensorium.fusion.checkpoints import load_decoder
+from sensorium.fusion.decoder import Decoder
+from sensorium.mobile_export.decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
+from sensorium.mobile_export.graphs import DecoderGraph, WeightFile, decoder_graph
+from sensorium.mobile_export.graphs.linear import LinearWriter
+from sensorium.mobile_export.quantization import QUANTIZATIONS
+
+from ..fusion.test_parity import CASES, reference
+
+LENGTH = 23
+# Frequencies that change with the length; those of LongRoPE only beyond what a graph is asked to hold.
+REFUSED = {"llama-dynamic": "dynamic NTK", "phi3-longrope-long": "LongRoPE"}
+FUSED = ("gemma1", "gemma2", "gemma3", "gpt1", "gpt2", "llama", "llama-mha-bias", "llama-yarn-mscale", "mistral")
+FUSED += ("mixtral-sliding", "phi3", "phi3-partial", "qwen3-sliding", "smollm3-sliding")
+SHORTER = {"phi3-longrope-short": 32}
+
+
+def runner_of(
+    decoder: Decoder, folder: Path, quantization: str = "fp32", length: int | None = None, **kind: bool
+) -> DecoderRunner:
+    config, path = decoder.config, folder / f"{'-'.join(kind) or 'decoder'}.onnx"
+    with WeightFile(path.with_suffix(".data")) as weights:
+        wanted = DecoderGraph(context_length=length or config.context_length, **kind)
+        plan = QUANTIZATIONS[quantization]
+        onnx.save(decoder_graph(decoder, weights, LinearWriter(), plan, wanted), path)
+    sizes = (config.layers, config.kv_heads, config.head_size, config.vocabulary_size, length or config.context_length)
+    return DecoderRunner(open_session(path, threads=1), DecoderShape(*sizes))
+
+
+def relative(given: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(given - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in REFUSED])
+def test_a_graph_gives_the_logits_of_transformers(case: str, tmp_path: Path) -> None:
+    check(case, tmp_path, fused=False)  # heads of 4, 6, 8 and 10
+
+
+@pytest.mark.parametrize("case", FUSED)
+def test_the_fused_operator_does_too(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, fields = CASES[case]
+    wide = {"GPT2": {"n_embd": 64}, "OpenAIGPT": {"n_embd": 64}}
+    wide["Phi3"] = {"hidden_size": 32 * fields.get("num_attention_heads", 0)}
+    monkeypatch.setitem(CASES, case, (name, fields | wide.get(name, {"head_dim": 16})))
+    check(case, tmp_path, fused=True)
+
+
+@torch.inference_mode()
+def check(case: str, tmp_path: Path, *, fused: bool) -> None:
+    tokens = torch.randint(0, 37, (2, LENGTH), generator=torch.Generator().manual_seed(3))
+    expected = reference(case, tmp_path / "theirs")(tokens).logits.numpy()
+    decoder = load_decoder(tmp_path / "theirs")
+    scoring = runner_of(decoder, tmp_path, length=SHORTER.get(case), all_logits=True)
+    ids = tokens.numpy()
+    assert relative(scoring.step(scoring.new_state(2), ids), expected) <= 1e-5
+    runner = runner_of(decoder, tmp_path, length=SHORTER.get(case))
+    kinds = {node.op_type for node in onnx.load(tmp_path / "decoder.onnx", load_external_data=False).graph.node}
+    assert ("GroupQueryAttention" in kinds) == fused
+    states = []
+    for row, cut in zip(ids, (9, 5), strict=True):
+        state = runner.new_state()
+        found = runner.read(state, row[None, :cut], chunk=4)
+        assert found.shape == (1, 1, 37)
+        assert relative(found[0, 0], expected[len(states), cut - 1]) <= 1e-5
+        states.append(state)
+    # Rows of different lengths decode together.
+    joined = RunnerState.join(states)
+    assert joined.lengths == (9, 5)
+    for step in range(6):
+        found = runner.step(joined, np.stack([ids[0, 9 + step : 10 + step], ids[1, 5 + step : 6 + step]]))
+        assert relative(found[0, 0], expected[0, 9 + step]) <= 1e-5
+        assert relative(found[1, 0], expected[1, 5 + step]) <= 1e-5
+    joined.truncate([12, 5])
+    joined.select([1, 0, 1])
+    assert joined.lengths == (5, 12, 5)
+    found = runner.step(joined, np.stack([ids[1, 5:6], ids[0, 12:13], ids[1, 5:6]]))
+    for row, (text, at) in enumerate(((1, 5), (0, 12), (1, 5))):
+        assert relative(found[row, 0], expected[text, at]) <= 1e-5
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_no_operator_expresses_is_refused_by_name(case: str, tmp_path: Path) -> None:
+    reference(case, tmp_path)
+    decoder = load_decoder(tmp_path)
+    with pytest.raises(sdk.UnsupportedInputError, match=REFUSED[case]):
+        runner_of(decoder, tmp_path)
