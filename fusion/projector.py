@@ -15,9 +15,32 @@ from torch import Tensor, nn
 from ..encoders.errors import InvalidInputError
 from .layers import activate
 
-__all__ = ["MLPProjector", "PerceiverResampler", "PixelShuffleProjector", "VocabularyProjector", "pixel_shuffle"]
+__all__ = [
+    "LinearProjector",
+    "MLPProjector",
+    "PerceiverResampler",
+    "PixelShuffleProjector",
+    "VocabularyProjector",
+    "pixel_shuffle",
+]
 
 _LEAST = 1e-3  # probability
+
+
+class LinearProjector(nn.Module):
+    """One linear layer (Qwen2-Audio; Chu et al., 2024).
+
+    Args:
+        feature_size, hidden_size: F and D.
+    """
+
+    def __init__(self, feature_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(feature_size, hidden_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., F] → [..., D]."""
+        return self.linear(features)
 
 
 class MLPProjector(nn.Module):

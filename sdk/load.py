@@ -198,7 +198,11 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """A checkpoint's own tokenizer."""
     if checkpoint.metadata is not None:
         return Tokenizer.from_gguf(checkpoint.metadata)
-    return Tokenizer.from_directory(checkpoint.path, begins_chats=checkpoint.media is not None)
+    tokenizer = Tokenizer.from_directory(checkpoint.path, begins_chats=checkpoint.media is not None)
+    fallback = checkpoint.media and checkpoint.media.family.fallback_template
+    if fallback and fallback.mark not in (tokenizer.chat_template or ""):
+        tokenizer.chat_template = fallback.source
+    return tokenizer
 
 
 def checkpoint_defaults(path: Path) -> dict[str, Any]:

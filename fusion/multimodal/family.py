@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from ..config import DecoderConfig
     from ..connectors import Connector
 
-__all__ = ["DECODER", "MediaParts", "MultimodalFamily"]
+__all__ = ["DECODER", "DECODER_RENAMES", "FallbackTemplate", "MediaParts", "MultimodalFamily"]
 
 #: What stands before the text family's own names of the decoder's tensors once a checkpoint's names are translated.
 DECODER = "language_model."
+#: The decoder's names as `transformers` 5 has them in memory; most files have `DECODER` already.
+DECODER_RENAMES = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,19 @@ class MediaParts:
     tokenizer: Tokenizer
 
 
+@dataclass(frozen=True, slots=True)
+class FallbackTemplate:
+    """How a family's checkpoints chat whose directories do not say: their processors know it by heart.
+
+    Attributes:
+        source: jinja2.
+        mark: what it writes for an item; a directory's own template that has this too is preferred.
+    """
+
+    source: str
+    mark: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultimodalFamily:
     """A family of checkpoints that hold a decoder, encoders and projectors.
@@ -56,6 +74,7 @@ class MultimodalFamily:
             way round. It is also built for its shapes alone, on the ``meta`` device.
         connectors: how to build one for each of the modalities.
         ignored: endings of names of tensors that carry no weights.
+        fallback_template: for directories whose own template writes no media, or that have none.
     """
 
     name: str
@@ -66,6 +85,7 @@ class MultimodalFamily:
     modules: Callable[[Mapping[str, Any], DecoderConfig], nn.Module]
     connectors: Callable[[MediaParts], Mapping[Modality, Callable[[], Connector]]]
     ignored: tuple[str, ...] = ("embeddings.position_ids",)
+    fallback_template: FallbackTemplate | None = None
 
     def translated(self, name: str) -> str:
         """Our name of a checkpoint's tensor."""

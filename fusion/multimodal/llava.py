@@ -22,7 +22,7 @@ from ..connectors import Connector
 from ..families.reading import activation
 from ..projector import MLPProjector
 from .base_connector import BaseConnector
-from .family import MediaParts, MultimodalFamily
+from .family import DECODER_RENAMES, MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
 from .text_config import bare_text_config
 from .vision import FeatureChoice, read_choice
@@ -34,8 +34,7 @@ MARK = "<image>"
 _PLACEHOLDER = 32_000  # LlavaConfig's default
 #: Names of transformers 4 and 5; the tower's own prefix came and went.
 RENAMES = (
-    (r"^model\.language_model\.", "language_model.model."),
-    (r"^lm_head\.", "language_model.lm_head."),
+    *DECODER_RENAMES,
     (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
     (r"^vision_tower\.vision_model\.", "vision_tower."),
 )

@@ -1,4 +1,4 @@
-"""Photos, and small random multimodal models of `transformers` in directories, that these tests share."""
+"""Photos, sounds, and small random multimodal models of `transformers` in directories, that these tests share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 Photo = NDArray[np.uint8]
+Sound = NDArray[np.float32]
 # As the published checkpoints write it: pictures before texts, lists of parts alone, no token that begins the text.
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -86,6 +88,8 @@ def asked(conversation: Conversation) -> list[dict[str, Any]]:
     """A conversation of `transformers` with our parts for its arrays."""
 
     def part(block: Mapping[str, Any]) -> Any:
+        if block["type"] == "audio":
+            return sdk.Audio(block["audio"], rate=16_000)
         return sdk.Text(block["text"]) if block["type"] == "text" else sdk.Image(block["image"])
 
     return [{**message, "content": [part(block) for block in message["content"]]} for message in conversation]
@@ -114,6 +118,11 @@ def assert_equals(reference: Made, conversation: Conversation) -> None:
     ours = sdk.load(reference.folder, dtype="float32", device="cpu")
     plan = ours.encode(asked(conversation))
     assert list(plan) == inputs["input_ids"][0].tolist()
+    if "input_features" in inputs:
+        # The same spectrograms for both from here on: the last digits of an FFT are larger than float64's.
+        spectrograms = our_spectrograms(ours, plan)
+        assert_spectrograms(spectrograms, inputs["input_features"])
+        inputs["input_features"] = spectrograms
     single = torch.from_numpy(ours.logits(plan))
     assert relative(single, reference.model(**inputs).logits[0]) <= 1e-5
     length = len(plan)
@@ -127,6 +136,28 @@ def assert_equals(reference: Made, conversation: Conversation) -> None:
     assert relative(logits, in_doubles(reference.model, inputs)) <= 1e-9
 
 
+def our_spectrograms(model: Any, plan: Any) -> Tensor:
+    """What the tower reads of a plan's sounds: windows side by side [windows, bins, frames]."""
+    encoder = model.engine.media._connector("audio").encoder
+    size = encoder.config.window_frames
+    mels = []
+    for item in plan.items:
+        count = -(-len(item.media.samples) // encoder.config.window_samples)
+        mels.append(encoder.mel(item.media, count * size).unflatten(1, (count, size)).transpose(0, 1))
+    return torch.cat(mels)
+
+
+def assert_spectrograms(found: Tensor, expected: Tensor) -> None:
+    """What the processor computes: both are float32, and up to 1.7e-5 from the same in float64."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)
+
+
+@pytest.fixture(scope="session")
+def spectrograms_equal() -> Callable[[Any, Any, Tensor], None]:
+    """Asserts that ours of a model's plan equal a processor's."""
+    return lambda model, plan, expected: assert_spectrograms(our_spectrograms(model, plan), expected)
+
+
 @pytest.fixture(scope="session")
 def equals_reference() -> Callable[[Made, Conversation], None]:
     """Asserts that ours equals `transformers` on a conversation."""
@@ -135,16 +166,14 @@ def equals_reference() -> Callable[[Made, Conversation], None]:
 
 @pytest.fixture(scope="session")
 def asking() -> Callable[..., list[dict[str, Any]]]:
-    """Makes one message of texts and photos, as `transformers` takes it."""
+    """Makes one message of texts, photos and sounds, as `transformers` takes it."""
 
-    def ask(*parts: str | Photo) -> list[dict[str, Any]]:
-        blocks = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
-            for part in parts
-        ]
-        return [{"role": "user", "content": blocks}]
+    def block(part: str | Photo | Sound) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "image", "image": part} if part.ndim == 3 else {"type": "audio", "audio": part}
 
-    return ask
+    return lambda *parts: [{"role": "user", "content": [block(part) for part in parts]}]
 
 
 @pytest.fixture(scope="session")
@@ -193,6 +222,21 @@ def photos() -> Mapping[str, Photo]:
     odd = np.ascontiguousarray(found["coffee"][17:150, 3:40])
     tall = np.ascontiguousarray(found["rocket"].transpose(1, 0, 2)[:, ::3])
     return found | {"odd": odd, "tall": tall, "tiny": np.ascontiguousarray(found["chelsea"][:5, :7])}
+
+
+@pytest.fixture(scope="session")
+def sounds(root: Path) -> Mapping[str, Sound]:
+    """Sounds of odd lengths at 16 kHz, float32 [N], shorter than 2 s but for ``long``: speech, and chirps in noise."""
+    speech, rate = soundfile.read(root / "tests" / "data" / "speech.flac", dtype="float32")
+    assert rate == 16_000
+
+    def chirp(samples: int, low: float, high: float) -> Sound:
+        noise = np.random.default_rng(samples).standard_normal(samples) * 0.03
+        sweep = np.sin(2 * np.pi * np.cumsum(np.linspace(low, high, samples)) / rate)
+        return (0.3 * sweep * np.sin(np.arange(samples) / 2500) ** 2 + noise).astype(np.float32)
+
+    made = {"chirp": chirp(11_777, 200, 3100), "falling": chirp(29_963, 2900, 90), "long": chirp(77_003, 150, 3700)}
+    return made | {"speech": speech[8_001:35_998], "click": chirp(643, 900, 1200)}
 
 
 @pytest.fixture(scope="session")
