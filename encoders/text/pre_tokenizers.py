@@ -9,7 +9,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from ..errors import TokenizerError
 
-__all__ = ["KNOWN", "adds_bos", "ignores_merges", "normalizer", "pre_tokenizer"]
+__all__ = ["KNOWN", "TEKKEN", "adds_bos", "ignores_merges", "normalizer", "pre_tokenizer"]
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LINES_AND_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,7 +23,8 @@ _LLAMA3 = (f"{_CONTRACTION}|{_WORD}|" + r"\p{N}{1,3}" + f"|{_SIGNS}|{_LINES_AND_
 _QWEN2 = (f"{_CONTRACTION}|{_WORD}|" + r"\p{N}" + f"|{_SIGNS}|{_LINES_AND_SPACES}",)
 _MARKED_WORD = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
 _QWEN35 = (f"{_CONTRACTION}|{_MARKED_WORD}|" + r"\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + f"|{_LINES_AND_SPACES}",)
-_TEKKEN = ("|".join((*_CASED, r"\p{N}", _SIGNS_AND_SLASHES, _LINES_AND_SPACES)),)
+#: How Mistral's Tekken cuts.
+TEKKEN = "|".join((*_CASED, r"\p{N}", _SIGNS_AND_SLASHES, _LINES_AND_SPACES))
 _GPT4O = (
     "|".join((*(f"{word}{_CONTRACTION}?" for word in _CASED), r"\p{N}{1,3}", _SIGNS_AND_SLASHES, _LINES_AND_SPACES)),
 )
@@ -69,7 +70,7 @@ _REGEXES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*_LLAMA3_NAMES, "smaug-bpe", "dbrx", "glm4", "chatglm-bpe"), _LLAMA3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "grok-2", "kormo", "f2llmv2", "megrez"), _QWEN2),
     "qwen35": _QWEN35,
-    "tekken": _TEKKEN,
+    "tekken": (TEKKEN,),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), _GPT4O),
     "deepseek-llm": _DEEPSEEK_LLM,
     "deepseek-coder": _DEEPSEEK_CODER,

@@ -9,7 +9,7 @@ from typing import Any
 
 import tokenizers
 
-__all__ = ["DecoderKind", "TokenBytes"]
+__all__ = ["DecoderKind", "TokenBytes", "byte_alphabet"]
 
 _SPACE = "▁"
 _SENTENCEPIECE_STEPS = [
@@ -90,11 +90,11 @@ def _decoder(backend: tokenizers.Tokenizer) -> Any:
     return json.loads(backend.decoder.__getstate__())  # type: ignore[attr-defined]
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: each byte as a printable character."""
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: the byte of each of its 256 printable characters."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-_BYTES = _byte_alphabet()
+_BYTES = byte_alphabet()

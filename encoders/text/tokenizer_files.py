@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 
 from ..errors import TokenizerError
+from .tekken import TEKKEN_FILE, TEKKEN_ROLES, tokenizer_from_tekken
 
 __all__ = ["TokenizerFiles", "read_files", "write_files"]
 
@@ -42,30 +43,25 @@ class TokenizerFiles:
 
 
 def read_files(directory: Path) -> TokenizerFiles:
-    """Reads tokenizer.json and what stands beside it.
+    """Reads tokenizer.json, or else Mistral's tekken.json, and what stands beside it.
 
     Raises:
-        TokenizerError: there is no tokenizer.json, or a file is damaged.
+        TokenizerError: there is neither, or a file is damaged.
     """
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        there = sorted(entry.name for entry in directory.glob("*"))[:20] if directory.is_dir() else "no such directory"
-        raise TokenizerError(
-            f"{directory} has no tokenizer.json.",
-            given=there,
-            expected="a fast tokenizer's tokenizer.json",
-            hint="load it with transformers' AutoTokenizer and save it again: that writes tokenizer.json",
-        )
+    path = _tokenizer_file(directory)
     if path.stat().st_size > _LARGEST_TOKENIZER:
         raise TokenizerError(
             f"{path} is too large.", given=path.stat().st_size, expected=f"at most {_LARGEST_TOKENIZER}"
         )
-    backend = _backend(path)
+    is_tekken = path.name == TEKKEN_FILE
+    backend = tokenizer_from_tekken(path) if is_tekken else _backend(path)
     config = _json(directory / "tokenizer_config.json")
     map_ = _json(directory / "special_tokens_map.json")
     # The map is the older of the two; where the configuration lists its tokens itself, the map is out of date.
     named = map_ | config if "added_tokens_decoder" in config else config | map_
     special = {role: _text(named.get(f"{role}_token")) for role in _ROLES}
+    if is_tekken:
+        special |= {role: text for role, text in TEKKEN_ROLES.items() if backend.token_to_id(text) is not None}
     try:
         _add_tokens(backend, config.get("added_tokens_decoder"), named)
     except Exception as error:  # the Rust side raises bare ones
@@ -73,6 +69,19 @@ def read_files(directory: Path) -> TokenizerFiles:
     templates = _templates(directory, config)
     return TokenizerFiles(
         backend, special, _stops(directory), templates.get("default"), tool_template=templates.get("tool_use")
+    )
+
+
+def _tokenizer_file(directory: Path) -> Path:
+    for name in ("tokenizer.json", TEKKEN_FILE):
+        if (directory / name).is_file():
+            return directory / name
+    there = sorted(entry.name for entry in directory.glob("*"))[:20] if directory.is_dir() else "no such directory"
+    raise TokenizerError(
+        f"{directory} has no tokenizer.json.",
+        given=there,
+        expected=f"a fast tokenizer's tokenizer.json, or Mistral's {TEKKEN_FILE}",
+        hint="load it with transformers' AutoTokenizer and save it again: that writes tokenizer.json",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sensorium import sdk
+from sensorium.encoders.text.pre_tokenizers import TEKKEN
 from sensorium.fusion.multimodal import multimodal_family
 from transformers import VoxtralConfig
 
@@ -45,6 +47,27 @@ def test_a_system_message(reference: Any, sounds: Sounds) -> None:
     heard = {"role": "user", "content": [sdk.Audio(sounds["click"], rate=16_000)]}
     with pytest.raises(sdk.ChatTemplateError, match="no system message beside sounds"):
         ours.encode([turns[0], heard])
+
+
+def test_mistral_s_own_tokenizer(reference: Any, sounds: Sounds, tmp_path: Path) -> None:
+    """The published directories have a tekken.json alone."""
+    folder = Path(shutil.copytree(reference.folder, tmp_path / "x"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"audio_token_id": 24}))
+    with pytest.raises(sdk.TokenizerError, match=r"tekken\.json"):
+        sdk.load(folder)
+    control = {1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 24: "[AUDIO]", 25: "[BEGIN_AUDIO]"}
+    vocab = [{"rank": value, "token_bytes": base64.b64encode(bytes([value])).decode()} for value in range(256)]
+    content = {
+        "config": {"pattern": TEKKEN, "default_vocab_size": 296, "default_num_special_tokens": 40, "version": "v11"},
+        "special_tokens": [{"rank": rank, "token_str": text} for rank, text in control.items()],
+        "vocab": vocab,
+    }
+    (folder / "tekken.json").write_text(json.dumps(content))
+    plan = sdk.load(folder).encode("A", sdk.Audio(sounds["chirp"], rate=16_000), "B?")
+    assert list(plan) == [1, 3, 40 + ord("A"), 25, *[24] * 25, 40 + ord("B"), 40 + ord("?"), 4]
 
 
 @pytest.mark.parametrize(("bare", "tied"), [({}, False), ({"vocab_size": 99, "tie_word_embeddings": True}, True)])
