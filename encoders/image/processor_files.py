@@ -1,4 +1,4 @@
-"""The files of a model's directory that describe how its images are processed."""
+"""The files of a model's directory that describe how its images and clips are processed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..storage import read_json
 
-__all__ = ["image_processor"]
+__all__ = ["image_processor", "video_processor"]
 
 
 def image_processor(directory: Path) -> dict[str, Any] | None:
@@ -21,4 +21,20 @@ def image_processor(directory: Path) -> dict[str, Any] | None:
     if (directory / "processor_config.json").is_file():
         inner = read_json(directory / "processor_config.json").get("image_processor")
         return inner if isinstance(inner, dict) else None
+    return None
+
+
+def video_processor(directory: Path) -> dict[str, Any] | None:
+    """What is said of clips: beside all other processors, in a file of its own, or, in older models, of images.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    if (directory / "processor_config.json").is_file():
+        inner = read_json(directory / "processor_config.json").get("video_processor")
+        if isinstance(inner, dict):
+            return inner
+    for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        if (directory / name).is_file():
+            return read_json(directory / name)
     return None

@@ -15,7 +15,14 @@ from .family import DECODER, MediaParts, MultimodalFamily
 __all__ = ["DECODER", "MediaParts", "MultimodalFamily", "multimodal_family", "multimodal_model_types"]
 
 #: The file of each ``model_type``.
-_FILES = {"llava": "llava", "llava_next": "llava_next", "qwen2_audio": "qwen2_audio", "voxtral": "voxtral"}
+_FILES = {
+    "idefics3": "idefics3",
+    "llava": "llava",
+    "llava_next": "llava_next",
+    "qwen2_audio": "qwen2_audio",
+    "smolvlm": "smolvlm",
+    "voxtral": "voxtral",
+}
 
 
 def multimodal_model_types() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Legend: B images, T patches, with the class token first where there is one, D hi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...encoders.errors import CheckpointError
 from ...encoders.image import VisionConfig, VisionTransformer
 from ...encoders.storage import shortened
 
-__all__ = ["FeatureChoice", "read_choice"]
+__all__ = ["FeatureChoice", "few_at_once", "read_choice"]
 
 _AT_ONCE = 8  # images in a pass: more gain nothing on a CPU and only need memory
 
@@ -40,13 +40,18 @@ class FeatureChoice:
 
     def features(self, network: VisionTransformer, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, h, w] → [B, T − dropped, D · layers]."""
-        return torch.cat([self._pass(network, part) for part in pixels.split(_AT_ONCE)])
+        return few_at_once(lambda part: self._pass(network, part), pixels)
 
     def _pass(self, network: VisionTransformer, pixels: Tensor) -> Tensor:
         if len(self.layers) == 1:
             return network(pixels, layer=self.layers[0])[:, self.dropped :]
         states = network.hidden_states(pixels)
         return torch.cat([states[layer][:, self.dropped :] for layer in self.layers], dim=-1)
+
+
+def few_at_once(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """What `compute` makes of images [B, …], some of them at a time, in one tensor."""
+    return torch.cat([compute(part) for part in images.split(_AT_ONCE)])
 
 
 def read_choice(raw: Mapping[str, Any], config: VisionConfig) -> FeatureChoice:
