@@ -14,7 +14,7 @@ from torch import Tensor
 from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInputError
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
-from .connectors import Connector, EmbeddingCache
+from .connectors import Connector, EmbeddingCache, HasStandIn
 from .decoder import Decoder
 from .plan import MediaItem, MediaSpan, PromptPlan, plan_prompt
 
@@ -71,10 +71,15 @@ class MultimodalModel:
             items.append(MediaItem(content, layout.count(connector.placeholder), name))
             texts.append(MediaText(content.modality, connector.mark, layout, connector.placeholder))
         tokens = _continued(tokenizer, messages, texts) if raw else tokenizer.encode_media_chat(messages, texts)
-        ids: dict[Modality, int] = {}
-        for kind, connector in self._connectors.items():
-            ids[kind] = _id_of(tokenizer, connector)
-        return plan_prompt(tokens, items, ids, adapter=self._adapter if items else None)
+        ids: dict[Modality, int] = {
+            kind: _id_of(tokenizer, each, each.placeholder) for kind, each in self._connectors.items()
+        }
+        shown = {
+            ids[kind]: _id_of(tokenizer, each, each.stand_in)
+            for kind, each in self._connectors.items()
+            if isinstance(each, HasStandIn)
+        }
+        return plan_prompt(tokens, items, ids, shown=shown, adapter=self._adapter if items else None)
 
     @torch.inference_mode()
     def embed(self, plan: PromptPlan) -> Tensor:
@@ -107,11 +112,10 @@ class MultimodalModel:
         return self._connectors[modality]
 
 
-def _id_of(tokenizer: Tokenizer, connector: Connector) -> int:
-    number = tokenizer.token_id(connector.placeholder)
+def _id_of(tokenizer: Tokenizer, connector: Connector, text: str) -> int:
+    number = tokenizer.token_id(text)
     if number is None:
-        given = connector.placeholder
-        raise CheckpointError(f"The tokenizer has no token that holds the place of {connector.modality}.", given=given)
+        raise CheckpointError(f"The tokenizer has no token that holds the place of {connector.modality}.", given=text)
     return number
 
 

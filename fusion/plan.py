@@ -144,6 +144,7 @@ def plan_prompt(
     items: Sequence[MediaItem],
     placeholders: Mapping[Modality, int],
     *,
+    shown: Mapping[int, int] | None = None,
     adapter: str | None = None,
 ) -> PromptPlan:
     """Gives each run of placeholders in a tokenized prompt to its item, in order.
@@ -152,12 +153,13 @@ def plan_prompt(
         tokens: the whole prompt.
         items: media in the order in which they stand in it.
         placeholders: the token id that stands for each modality's embeddings.
+        shown: what the plan has in the place of a placeholder that the decoder does not know.
         adapter: as `PromptPlan.adapter`.
 
     Raises:
         InvalidInputError: more or fewer placeholders than the items have slots; says both numbers.
     """
-    builder = _Builder(items, placeholders)
+    builder = _Builder(items, placeholders, shown or {})
     for token in tokens:
         builder.add(token)
     return PromptPlan(builder.finished(), tuple(items), adapter)
@@ -166,8 +168,10 @@ def plan_prompt(
 class _Builder:
     """Walks over a tokenized prompt."""
 
-    def __init__(self, items: Sequence[MediaItem], placeholders: Mapping[Modality, int]) -> None:
-        self._items = items
+    def __init__(
+        self, items: Sequence[MediaItem], placeholders: Mapping[Modality, int], shown: Mapping[int, int]
+    ) -> None:
+        self._items, self._shown = items, shown
         self._wanted = [(number, placeholders[item.modality], item.slots) for number, item in enumerate(items)]
         self._placeholders = {token for _, token, _ in self._wanted}
         self._spans: list[TextSpan | MediaSpan] = []
@@ -183,6 +187,7 @@ class _Builder:
         if self._item == len(self._wanted) or token != self._wanted[self._item][1]:
             raise self._mismatch("more placeholders than embeddings")
         self._flush()
+        token = self._shown.get(token, token)
         last = self._spans[-1] if self._spans else None
         if isinstance(last, MediaSpan) and last.item == self._item:
             self._spans[-1] = MediaSpan(last.item, last.first, last.count + 1, token)

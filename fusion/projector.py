@@ -20,6 +20,7 @@ __all__ = [
     "MLPProjector",
     "PerceiverResampler",
     "PixelShuffleProjector",
+    "StackingProjector",
     "VocabularyProjector",
     "pixel_shuffle",
 ]
@@ -103,6 +104,48 @@ class PixelShuffleProjector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, T, F] → [B, T / factor², D]."""
         return self.proj(pixel_shuffle(features, self.factor))
+
+
+class StackingProjector(nn.Module):
+    """Neighbouring features laid side by side, and two linear layers between RMS norms (Ultravox; Fixie.ai, 2024).
+
+    Args:
+        feature_size, hidden_size: F and D.
+        stack: how many features together; the last stack is filled up with zeros.
+        middle: width after the first layer.
+        activation: as `DecoderConfig.activation`; None for SwiGLU, which halves the width.
+        norm_middle: the second norm stands before the last layer rather than behind it.
+    """
+
+    def __init__(
+        self,
+        feature_size: int,
+        hidden_size: int,
+        *,
+        stack: int,
+        middle: int,
+        activation: str | None = None,
+        norm_middle: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stack, self.activation = stack, activation
+        narrow = middle // 2 if activation is None else middle
+        self.ln_pre = nn.RMSNorm(feature_size * stack, eps=1e-6)
+        self.linear_1 = nn.Linear(feature_size * stack, middle, bias=False)
+        self.ln_mid = nn.RMSNorm(narrow, eps=1e-6) if norm_middle else nn.Identity()
+        self.linear_2 = nn.Linear(narrow, hidden_size, bias=False)
+        self.ln_post = nn.Identity() if norm_middle else nn.RMSNorm(hidden_size, eps=1e-6)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, T, F] → [B, ceil(T / stack), D]."""
+        filled = F.pad(features, (0, 0, 0, -features.shape[1] % self.stack))
+        x = self.linear_1(self.ln_pre(filled.unflatten(1, (-1, self.stack)).flatten(2)))
+        if self.activation is None:
+            up, gate = x.chunk(2, dim=-1)
+            x = F.silu(gate) * up
+        else:
+            x = activate(x, self.activation)
+        return self.ln_post(self.linear_2(self.ln_mid(x)))
 
 
 class PerceiverResampler(nn.Module):

@@ -72,7 +72,7 @@ def load(
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
-    if tokenizer.vocabulary_size > size:
+    if tokenizer.embeddings > size:
         given = f"{tokenizer.vocabulary_size} tokens in the tokenizer, {size} in the model"
         raise CheckpointError(f"{path}: tokenizer and model do not belong together.", given=given)
     name = source if isinstance(source, str) else path.name
@@ -198,8 +198,12 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """A checkpoint's own tokenizer."""
     if checkpoint.metadata is not None:
         return Tokenizer.from_gguf(checkpoint.metadata)
-    tokenizer = Tokenizer.from_directory(checkpoint.path, begins_chats=checkpoint.media is not None)
-    fallback = checkpoint.media and checkpoint.media.family.fallback_template
+    if checkpoint.media is None:
+        return Tokenizer.from_directory(checkpoint.path)
+    family = checkpoint.media.family
+    options = {"begins_chats": family.begins_chats, "placeholders": family.placeholders}
+    tokenizer = Tokenizer.from_directory(checkpoint.path, **options)
+    fallback = family.fallback_template
     if fallback and fallback.mark not in (tokenizer.chat_template or ""):
         tokenizer.chat_template = fallback.source
     return tokenizer

@@ -74,17 +74,24 @@ class Tokenizer:
         self._guarding: dict[frozenset[str], LiteralTokenizer] = {}
 
     @classmethod
-    def from_directory(cls, directory: str | Path, *, begins_chats: bool = False) -> Tokenizer:
+    def from_directory(
+        cls, directory: str | Path, *, begins_chats: bool = False, placeholders: Sequence[str] = ()
+    ) -> Tokenizer:
         """The tokenizer of a Hugging Face directory.
 
         Args:
-            directory: with a tokenizer.json.
+            directory: with a tokenizer.json, or Mistral's tekken.json.
             begins_chats: as for `Tokenizer`.
+            placeholders: control tokens that hold the places of media; those that are not there are added at the end.
 
         Raises:
-            TokenizerError: there is no tokenizer.json, or a file is damaged.
+            TokenizerError: there is neither file, or one is damaged.
         """
         files = read_files(Path(directory))
+        absent = [text for text in placeholders if files.backend.token_to_id(text) is None]
+        files.backend.add_special_tokens(
+            [tokenizers.AddedToken(text, special=True, normalized=False) for text in absent]
+        )
         special = _special(files.backend, [files.special.get(role) for role in _ROLES], files.stop_ids)
         template, tools = files.chat_template, files.tool_template
         templates = {"chat_template": template, "tool_template": tools}
@@ -114,6 +121,23 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Number of tokens, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def embeddings(self) -> int:
+        """How many embeddings a model needs to read what is encoded here.
+
+        As many as there are tokens, but for control tokens at the end that have no role and that the chat template
+        does not write: placeholders of media need none.
+        """
+        template = f"{self.chat_template}{self._tool_template}"
+        roles = {getattr(self.special, role) for role in _ROLES}
+        count = self.vocabulary_size
+        while count - 1 in self._special_ids and count - 1 not in self.stop_ids:
+            text = self._backend.id_to_token(count - 1)
+            if text is None or text in template or text in roles:
+                break
+            count -= 1
+        return count
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -22,7 +22,7 @@ from ...encoders.text import Tokenizer
 from ..config import DecoderConfig
 from ..decoder import Decoder
 from ..families import Target, expand, family_of
-from ..multimodal import MediaParts, MultimodalFamily, multimodal_family
+from ..multimodal import MediaParts, MultimodalFamily, PartApart, multimodal_family
 from .assign import check_names, check_shapes, fill
 from .gguf_names import gguf_config, gguf_rules
 from .gguf_tensors import GGUFTensors
@@ -187,6 +187,9 @@ def load_media(
 def _open_directory(path: Path) -> Checkpoint:
     whole = read_json(path / _CONFIG)
     multimodal = multimodal_family(whole)
+    for part in multimodal.apart if multimodal else ():
+        if part.config not in whole and whole.get(part.named) is not None:
+            raise _without_part(part, whole)
     with _refusing_nonsense(_CONFIG):
         raw = whole if multimodal is None else multimodal.text_config(whole)
         family = family_of(raw)
@@ -214,10 +217,22 @@ def _add_media(
 ) -> None:
     """Shares a multimodal checkpoint's tensors out between its decoder, whose targets are given, and the rest."""
     names = names_by_ours(family, checkpoint.files)
+    for part in family.apart:
+        if not any(name.startswith(part.prefix) for name in names):
+            raise _without_part(part, raw)
     checkpoint.targets = decoder_targets(targets, names)
     with _refusing_nonsense(_CONFIG):
         checkpoint.media = media_tensors(family, raw, checkpoint.config, names)
     checkpoint.ignored += family.ignored
+
+
+def _without_part(part: PartApart, raw: Mapping[str, Any]) -> CheckpointError:
+    return CheckpointError(
+        f"The directory holds no {part.what}: it is published apart.",
+        given=f"config.json: {part.named} = {shortened(raw.get(part.named))}",
+        expected=f"{part.config} in config.json, and that model's tensors as {part.prefix}* beside the others",
+        hint=f"write one directory of both: that checkpoint's tensors under names that begin with {part.prefix}",
+    )
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ...encoders.media import Media, Modality
 
-__all__ = ["Connector", "EmbeddingCache"]
+__all__ = ["Connector", "EmbeddingCache", "HasStandIn"]
 
 _LARGEST = 256 << 20  # bytes of embeddings that a cache keeps
 
@@ -38,6 +38,16 @@ class Connector(Protocol):
 
     def embed(self, media: Media) -> Tensor:
         """The item's embeddings [slots, D], as many as placeholders in its layout."""
+        ...
+
+
+@runtime_checkable
+class HasStandIn(Protocol):
+    """A `Connector` whose placeholder the decoder has no embedding for: plans show another token at its places."""
+
+    @property
+    def stand_in(self) -> str:
+        """That token's text."""
         ...
 
 

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from .family import DECODER, MediaParts, MultimodalFamily
+from .family import DECODER, MediaParts, MultimodalFamily, PartApart
 
-__all__ = ["DECODER", "MediaParts", "MultimodalFamily", "multimodal_family", "multimodal_model_types"]
+__all__ = [
+    "DECODER",
+    "MediaParts",
+    "MultimodalFamily",
+    "PartApart",
+    "multimodal_family",
+    "multimodal_model_types",
+]
 
 #: The file of each ``model_type``.
 _FILES = {
@@ -21,6 +28,7 @@ _FILES = {
     "llava_next": "llava_next",
     "qwen2_audio": "qwen2_audio",
     "smolvlm": "smolvlm",
+    "ultravox": "ultravox",
     "voxtral": "voxtral",
 }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..config import DecoderConfig
     from ..connectors import Connector
 
-__all__ = ["DECODER", "DECODER_RENAMES", "FallbackTemplate", "MediaParts", "MultimodalFamily"]
+__all__ = ["DECODER", "DECODER_RENAMES", "FallbackTemplate", "MediaParts", "MultimodalFamily", "PartApart"]
 
 #: What stands before the text family's own names of the decoder's tensors once a checkpoint's names are translated.
 DECODER = "language_model."
@@ -57,6 +57,23 @@ class FallbackTemplate:
     mark: str
 
 
+@dataclass(frozen=True, slots=True)
+class PartApart:
+    """A part whose weights may be published as a checkpoint of its own.
+
+    Attributes:
+        what: for people.
+        prefix: of its tensors' names in the whole.
+        named: the field of config.json that names that checkpoint.
+        config: the field that holds its configuration.
+    """
+
+    what: str
+    prefix: str
+    named: str
+    config: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultimodalFamily:
     """A family of checkpoints that hold a decoder, encoders and projectors.
@@ -75,6 +92,9 @@ class MultimodalFamily:
         connectors: how to build one for each of the modalities.
         ignored: endings of names of tensors that carry no weights.
         fallback_template: for directories whose own template writes no media, or that have none.
+        begins_chats: as for `Tokenizer`.
+        placeholders: control tokens that the tokenizer may lack.
+        apart: parts that may be published as checkpoints of their own; a directory without one is refused.
     """
 
     name: str
@@ -86,6 +106,9 @@ class MultimodalFamily:
     connectors: Callable[[MediaParts], Mapping[Modality, Callable[[], Connector]]]
     ignored: tuple[str, ...] = ("embeddings.position_ids",)
     fallback_template: FallbackTemplate | None = None
+    begins_chats: bool = True
+    placeholders: tuple[str, ...] = ()
+    apart: tuple[PartApart, ...] = ()
 
     def translated(self, name: str) -> str:
         """Our name of a checkpoint's tensor."""
