@@ -19,7 +19,7 @@ from .layout import SeqLayout
 from .mask import MaskSpec
 from .tiles import Span, plan_tiles
 
-__all__ = ["Halo", "Peers", "Posted", "Transfer", "halo", "prefers_halo"]
+__all__ = ["Halo", "Peers", "Posted", "Transfer", "empty_like", "halo", "rotate"]
 
 #: A tensor to send or to receive into, and the rank at the other end.
 Transfer = tuple[Tensor, int]
@@ -44,6 +44,11 @@ class Peers:
     def size(self) -> int:
         """R."""
         return dist.get_world_size(self.group)
+
+    @property
+    def others(self) -> list[int]:
+        """Every rank but this one."""
+        return [rank for rank in range(self.size) if rank != self.rank]
 
     def post(self, sends: Sequence[Transfer], receives: Sequence[Transfer]) -> Posted:
         """Begins to send and to receive; nothing empty goes over the wire. All ends post in the same order.
@@ -123,26 +128,58 @@ class Halo:
             whole[..., first:last, :] += piece
 
 
-@lru_cache(maxsize=1024)
-def halo(mask: MaskSpec, layout: SeqLayout, reader: int, owner: int) -> Halo:
+@lru_cache(maxsize=4096)
+def halo(mask: MaskSpec, queries: SeqLayout, keys: SeqLayout, reader: int, owner: int) -> Halo:
     """Which keys of `owner` the queries of `reader` see."""
     places: list[Span] = []
     positions: list[Span] = []
     place = 0
-    for span in layout.spans[owner]:
-        for first, last in _union(tile.keys for tile in plan_tiles(mask, layout.spans[reader], (span,))):
+    for span in keys.spans[owner]:
+        for first, last in _union(tile.keys for tile in plan_tiles(mask, queries.spans[reader], (span,))):
             places.append((place + first, place + last))
             positions.append((span[0] + first, span[0] + last))
         place += span[1] - span[0]
     return Halo(tuple(places), tuple(positions))
 
 
-@lru_cache(maxsize=1024)
-def prefers_halo(mask: MaskSpec, layout: SeqLayout) -> bool:
-    """Whether sending each rank only what it sees is at most half of what a ring sends."""
-    ranks = range(layout.ranks)
-    most = max(sum(halo(mask, layout, reader, owner).length for owner in ranks if owner != reader) for reader in ranks)
-    return 2 * most <= layout.length - min(layout.lengths)
+def rotate(own: Tensor, layout: SeqLayout, peers: Peers) -> Iterator[tuple[int, tuple[Span, ...], Tensor]]:
+    """What every rank holds of `layout`, this one's part first; while one is in use the next is under way.
+
+    Args:
+        own: [X, B, heads, n, d], this rank's part.
+        layout: who holds which positions.
+        peers: the ranks.
+
+    Yields:
+        Whose it is, its positions, and [X, B, heads, its length, d], which the next but one overwrites.
+
+    Raises:
+        RankFailure: a neighbour died or fell silent.
+    """
+    lengths, rank, size = layout.lengths, peers.rank, peers.size
+    buffers = [empty_like(own, max(lengths)).flatten() for _ in range(min(2, size - 1))]
+    held = own
+    for step in range(size):
+        owner, coming = (rank - step) % size, (rank - step - 1) % size
+        posted = arriving = None
+        if step + 1 < size:
+            arriving = _sized(buffers[step % 2], own, lengths[coming])
+            posted = peers.post([(held, (rank + 1) % size)], [(arriving, (rank - 1) % size)])
+        yield owner, layout.spans[owner], held
+        if posted is not None and arriving is not None:
+            posted.wait()
+            held = arriving
+
+
+def empty_like(whole: Tensor, length: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """[…, n, d] → an empty […, length, d]."""
+    return whole.new_empty(*whole.shape[:-2], length, whole.shape[-1], dtype=dtype or whole.dtype)
+
+
+def _sized(buffer: Tensor, like: Tensor, length: int) -> Tensor:
+    """The beginning of a flat buffer as [X, B, heads, length, d]."""
+    shape = (*like.shape[:3], length, like.shape[-1])
+    return buffer[: torch.Size(shape).numel()].view(shape)
 
 
 def _union(spans: Iterator[Span]) -> list[Span]:

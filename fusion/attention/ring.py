@@ -1,10 +1,10 @@
 """Exact attention over a sequence that the ranks of a process group share (Ring Attention, Liu et al., 2023).
 
 Keys and values travel round the ring while each rank attends to those that it holds at the moment. Where a mask shows
-each rank little of the others, only that little is sent, straight from its owner. Backward, keys travel again and the
-sums of their gradients follow them home.
+each rank little of the others, only that little is sent, straight from its owner; where there are many keys and few
+queries, queries travel in their place. Backward, keys travel again and the sums of their gradients follow them home.
 
-Legend: R ranks, B batch, H heads, Hkv key/value heads, n this rank's positions, d head size.
+Legend: R ranks, B batch, H heads, Hkv key/value heads, n this rank's queries, m its keys, d head size.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch import Tensor
 
 from ...encoders.errors import InvalidInputError
 from .attend import Accumulator, GradientSums, tile_forward
-from .exchange import Halo, Peers, halo, prefers_halo
+from .exchange import Halo, Peers, empty_like, halo, rotate
 from .kernels import Kernel, choose_kernel
 from .layout import SeqLayout
 from .mask import MaskSpec
+from .route import Route, Widths, choose_route
 from .tiles import Span, Tile, plan_tiles
 
 __all__ = ["ring_attention"]
@@ -35,6 +36,7 @@ def ring_attention(
     mask: MaskSpec,
     *,
     layout: SeqLayout,
+    key_layout: SeqLayout | None = None,
     group: dist.ProcessGroup | None = None,
     scale: float | None = None,
     softcap: float | None = None,
@@ -48,9 +50,11 @@ def ring_attention(
 
     Args:
         query: [B, H, n, d], this rank's positions in the layout's order.
-        key, value: [B, Hkv, n, d].
+        key, value: [B, Hkv, m, d].
         mask: which keys each query sees, by position.
         layout: who holds which positions; the same on every rank.
+        key_layout: who holds which keys, if they are not those of the queries' positions: a cached beginning of the
+            text, of which any positions may be left out that no query sees.
         group: None for all processes.
         scale: on the scores; d ** -0.5 unless given.
         softcap: scores become ``cap * tanh(score / cap)``.
@@ -65,10 +69,16 @@ def ring_attention(
             any more.
     """
     peers = Peers(group)
-    _check(query, key, value, layout, peers)
+    keys = layout if key_layout is None else key_layout
+    _check(query, key, value, (layout, keys), peers)
+    differentiable = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
+    route = choose_route(mask, layout, keys, Widths.of(query, key, value), differentiable=differentiable)
     kernel = choose_kernel(query, value, softcap=softcap)
-    call = _Call(mask, layout, peers, kernel, query.shape[-1] ** -0.5 if scale is None else scale)
-    out, lse = _Ring.apply(query, key, value, call)  # type: ignore[misc]
+    call = _Call(mask, layout, keys, peers, kernel, query.shape[-1] ** -0.5 if scale is None else scale, route)
+    if route is Route.QUERIES:
+        out, lse = _with_travelling_queries(query, key, value, call)
+    else:
+        out, lse = _Ring.apply(query, key, value, call)  # type: ignore[misc]
     return (out, lse) if return_lse else out
 
 
@@ -77,30 +87,30 @@ class _Call:
     """What forward and backward share besides tensors."""
 
     mask: MaskSpec
-    layout: SeqLayout
+    layout: SeqLayout  # of the queries
+    keys: SeqLayout
     peers: Peers
     kernel: Kernel
     scale: float
+    route: Route
 
     def tiles(self, keys: tuple[Span, ...]) -> tuple[Tile, ...]:
         """This rank's queries over keys at these spans of positions."""
         return plan_tiles(self.mask, self.layout.spans[self.peers.rank], keys)
 
     def halo(self, reader: int, owner: int) -> Halo:
-        return halo(self.mask, self.layout, reader, owner)
+        return halo(self.mask, self.layout, self.keys, reader, owner)
 
-    @property
-    def others(self) -> list[int]:
-        return [rank for rank in range(self.peers.size) if rank != self.peers.rank]
+    def sources(self, pair: Tensor) -> Iterator[_Source]:
+        """The keys and values that this rank's queries see, its own first."""
+        return _halos(pair, self) if self.route is Route.HALO else rotate(pair, self.keys, self.peers)
 
 
 class _Ring(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
         merged = Accumulator(query, value.shape[-1])
-        pair = torch.stack((key, value))
-        sources = _halos if prefers_halo(call.mask, call.layout) else _rotation
-        for _, spans, (keys, values) in sources(pair, call):
+        for _, spans, (keys, values) in call.sources(torch.stack((key, value))):
             for tile in call.tiles(spans):
                 merged.add(tile.queries, *tile_forward(call.kernel, (query, keys, values), tile, call.scale))
         out = merged.out.to(query.dtype)
@@ -115,42 +125,41 @@ class _Ring(torch.autograd.Function):
         call: _Call = ctx.call
         sums = GradientSums(query, key, value)
         pair = torch.stack((key, value))
-        gather = _halo_gradients if prefers_halo(call.mask, call.layout) else _ring_gradients
+        gather = _halo_gradients if call.route is Route.HALO else _ring_gradients
         key_grad, value_grad = gather(pair, call, sums, query, (gradients[0], out, lse))
         return sums.query.to(query.dtype), key_grad.to(key.dtype), value_grad.to(value.dtype), None
+
+
+def _with_travelling_queries(query: Tensor, key: Tensor, value: Tensor, call: _Call) -> tuple[Tensor, Tensor]:
+    """Output and lse. Queries go round, meet each rank's keys, and what they found there is sent home and merged
+    (pass-Q; Yang et al., 2024)."""
+    peers = call.peers
+    found: dict[int, Accumulator] = {}
+    for owner, spans, (visiting,) in rotate(query[None], call.layout, peers):
+        found[owner] = Accumulator(visiting, value.shape[-1])
+        for tile in plan_tiles(call.mask, spans, call.keys.spans[peers.rank]):
+            found[owner].add(tile.queries, *tile_forward(call.kernel, (visiting, key, value), tile, call.scale))
+    merged = found.pop(peers.rank)
+    packed = {owner: torch.cat((part.out, part.lse[..., None]), -1) for owner, part in found.items()}
+    arriving = {owner: merged.out.new_empty(*merged.out.shape[:-1], value.shape[-1] + 1) for owner in packed}
+    peers.post([(part, owner) for owner, part in packed.items()], [(part, o) for o, part in arriving.items()]).wait()
+    for part in arriving.values():
+        merged.add((0, part.shape[2]), part[..., :-1], part[..., -1])
+    return merged.out.to(query.dtype), merged.lse
 
 
 #: Whose keys, at which positions, and keys and values [2, B, Hkv, S, d].
 _Source = tuple[int, tuple[Span, ...], Tensor]
 
 
-def _rotation(pair: Tensor, call: _Call) -> Iterator[_Source]:
-    """The keys and values of every rank, this one's first; while one is in use the next is under way."""
-    peers, lengths = call.peers, call.layout.lengths
-    rank, size = peers.rank, peers.size
-    shape = (*pair.shape[:3], max(lengths), pair.shape[-1])
-    buffers = [torch.empty(shape, dtype=pair.dtype, device=pair.device).flatten() for _ in range(min(2, size - 1))]
-    held = pair
-    for step in range(size):
-        owner, coming = (rank - step) % size, (rank - step - 1) % size
-        posted = arriving = None
-        if step + 1 < size:
-            arriving = _sized(buffers[step % 2], pair, lengths[coming])
-            posted = peers.post([(held, (rank + 1) % size)], [(arriving, (rank - 1) % size)])
-        yield owner, call.layout.spans[owner], held
-        if posted is not None and arriving is not None:
-            posted.wait()
-            held = arriving
-
-
 def _halos(pair: Tensor, call: _Call) -> Iterator[_Source]:
     """This rank's keys and values, and of the other ranks' those that its queries see."""
     rank = call.peers.rank
-    needed = {owner: call.halo(rank, owner) for owner in call.others}
-    arriving = {owner: _like(pair, part.length) for owner, part in needed.items()}
-    sends = [(call.halo(reader, rank).take(pair), reader) for reader in call.others]
+    needed = {owner: call.halo(rank, owner) for owner in call.peers.others}
+    arriving = {owner: empty_like(pair, part.length) for owner, part in needed.items()}
+    sends = [(call.halo(reader, rank).take(pair), reader) for reader in call.peers.others]
     posted = call.peers.post(sends, [(buffer, owner) for owner, buffer in arriving.items()])
-    yield rank, call.layout.spans[rank], pair
+    yield rank, call.keys.spans[rank], pair
     posted.wait()
     for owner, buffer in arriving.items():
         yield owner, needed[owner].positions, buffer
@@ -160,17 +169,17 @@ def _ring_gradients(
     pair: Tensor, call: _Call, sums: GradientSums, query: Tensor, results: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
     """dk and dv [2, B, Hkv, n, d] of this rank; the sum for each rank's keys follows them round the ring."""
-    peers, lengths = call.peers, call.layout.lengths
+    peers, lengths = call.peers, call.keys.lengths
     rank, size = peers.rank, peers.size
     posted = arriving = None
-    for owner, spans, held in _rotation(pair, call):
+    for owner, spans, held in call.sources(pair):
         total = _tile_gradients(call, sums, (query, held), spans, results)
         if posted is not None and arriving is not None:
             posted.wait()
             total += arriving
         if size == 1:
             return total
-        arriving = _like(pair, lengths[(owner - 1) % size], dtype=total.dtype)
+        arriving = empty_like(pair, lengths[(owner - 1) % size], dtype=total.dtype)
         posted = peers.post([(total, (rank + 1) % size)], [(arriving, (rank - 1) % size)])
     assert posted is not None and arriving is not None, "there is another rank"
     posted.wait()
@@ -183,10 +192,12 @@ def _halo_gradients(
     """dk and dv [2, B, Hkv, n, d] of this rank; what others found for its keys is sent straight back."""
     rank = call.peers.rank
     found = {
-        owner: _tile_gradients(call, sums, (query, held), spans, results) for owner, spans, held in _halos(pair, call)
+        owner: _tile_gradients(call, sums, (query, held), spans, results) for owner, spans, held in call.sources(pair)
     }
     total = found.pop(rank)
-    returned = {reader: _like(pair, call.halo(reader, rank).length, dtype=total.dtype) for reader in call.others}
+    returned = {
+        reader: empty_like(pair, call.halo(reader, rank).length, dtype=total.dtype) for reader in call.peers.others
+    }
     call.peers.post(
         [(part, owner) for owner, part in found.items()], [(part, reader) for reader, part in returned.items()]
     ).wait()
@@ -210,26 +221,17 @@ def _tile_gradients(
     return torch.stack((sums.key, sums.value))
 
 
-def _sized(buffer: Tensor, like: Tensor, length: int) -> Tensor:
-    """The beginning of a flat buffer as keys and values [2, B, Hkv, length, d]."""
-    shape = (*like.shape[:3], length, like.shape[-1])
-    return buffer[: torch.Size(shape).numel()].view(shape)
-
-
-def _like(pair: Tensor, length: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """An empty [2, B, Hkv, length, d]."""
-    return pair.new_empty(*pair.shape[:3], length, pair.shape[-1], dtype=dtype or pair.dtype)
-
-
-def _check(query: Tensor, key: Tensor, value: Tensor, layout: SeqLayout, peers: Peers) -> None:
-    if layout.ranks != peers.size:
+def _check(query: Tensor, key: Tensor, value: Tensor, layouts: tuple[SeqLayout, SeqLayout], peers: Peers) -> None:
+    ranks = [layout.ranks for layout in layouts]
+    if set(ranks) != {peers.size}:
         raise InvalidInputError(
-            "The layout is for another group.", given=f"{layout.ranks} ranks", expected=f"{peers.size} ranks"
+            "The layout is for another group.", given=f"{max(ranks)} ranks", expected=f"{peers.size} ranks"
         )
-    length, shapes = layout.lengths[peers.rank], [list(part.shape) for part in (query, key, value)]
-    if key.shape != value.shape or query.shape[2] != length or key.shape[2] != length or query.shape[1] % key.shape[1]:
+    length, keys = (layout.lengths[peers.rank] for layout in layouts)
+    shapes = [list(part.shape) for part in (query, key, value)]
+    if key.shape != value.shape or query.shape[2] != length or key.shape[2] != keys or query.shape[1] % key.shape[1]:
         raise InvalidInputError(
             f"These are not rank {peers.rank}'s queries, keys and values.",
             given=", ".join(map(str, shapes)),
-            expected=f"{length} positions each, keys and values of one size, query heads a multiple of key heads",
+            expected=f"{length} queries, {keys} keys and values of one size, query heads a multiple of key heads",
         )
