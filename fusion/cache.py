@@ -31,7 +31,7 @@ class LayerCache:
     """One layer's keys and values; `KeyValueCache` holds the lengths."""
 
     def __init__(self, kind: LayerAttention, window: int | None) -> None:
-        self.kind = kind
+        self.kind: LayerAttention = kind
         self.window = window
         self.keys: Tensor | None = None
         self.values: Tensor | None = None

@@ -14,14 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders.errors import ContextLengthError, InvalidInputError
-from .attention import MaskSpec, attention, decode_attention
+from ..encoders.errors import ContextLengthError, InvalidInputError, UnsupportedInputError
+from .attention import attention, decode_attention
 from .cache import KeyValueCache, LayerCache
 from .config import DecoderConfig
+from .context_parallel import current, share_of
 from .layers import MLP, Experts, Norm
 from .packing import PackedLinears
 from .positions import BucketedBias, RelativeBias
 from .rope import RotaryTable, apply_rope
+from .share import Share
+from .shared_cache import SharedCache, mask_of
 
 __all__ = ["Block", "Decoder", "SelfAttention"]
 
@@ -33,6 +36,7 @@ class _Step:
     cache: KeyValueCache | None
     rotary: dict[int, tuple[Tensor, Tensor]]  # keyed by id of the table
     visible: dict[str, Tensor | None]  # keyed by attention kind: slots [B, S] that each row may see
+    share: Share | None  # this rank's, under `parallel`
 
 
 class SelfAttention(nn.Module):
@@ -43,8 +47,7 @@ class SelfAttention(nn.Module):
         self.layer, self.kind = layer, config.layer_attention[layer]
         self.heads, self.kv_heads, self.size = config.heads, config.kv_heads, config.head_size
         self.scale, self.softcap = config.scale, config.attention_softcap
-        window = config.layer_window(layer)
-        self.mask = MaskSpec(chunk=window) if self.kind == "chunked" else MaskSpec(window=window)
+        self.mask = mask_of(self.kind, config.layer_window(layer))
         width, kv_width = self.heads * self.size, self.kv_heads * self.size
         self.q_proj = nn.Linear(config.hidden_size, width, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=config.qkv_bias)
@@ -71,11 +74,13 @@ class SelfAttention(nn.Module):
         if self.relative is not None:
             query = self.relative.shift(query)
         bias = self.relative or shared_bias
-        if step.cache is None:
+        if step.share is not None:
+            out = self._shared((query, key, value), step.share, bias)
+        elif step.cache is None:
             out = attention(query, key, value, self.mask, scale=self.scale, softcap=self.softcap, bias=bias)
         else:
             out = self._with_cache((query, key, value), step.cache, step, bias)
-        return self.o_proj(out.transpose(1, 2).reshape(*x.shape[:2], -1))
+        return self.o_proj(out.transpose(1, 2).flatten(2))
 
     def pack(self) -> None:
         """Lets q, k and v run as one product; see `PackedLinears`."""
@@ -96,6 +101,17 @@ class SelfAttention(nn.Module):
         if rotary is not None:
             query, key = apply_rope(query, *rotary), apply_rope(key, *rotary)
         return query, key, value
+
+    def _shared(
+        self, qkv: tuple[Tensor, Tensor, Tensor], share: Share, bias: RelativeBias | BucketedBias | None
+    ) -> Tensor:
+        if bias is not None:
+            raise UnsupportedInputError(
+                "Positions that act on scores cannot be shared by a group.",
+                given=type(bias).__name__,
+                hint="use a model with rotary or learned positions, or one process",
+            )
+        return share.attention(self.layer, qkv, self.mask, scale=self.scale, softcap=self.softcap)
 
     def _with_cache(
         self,
@@ -193,8 +209,13 @@ class Decoder(nn.Module):
         return self.model.embed_tokens.weight.dtype
 
     def new_cache(self, rows: int = 1) -> KeyValueCache:
-        """An empty key/value cache for `rows` rows."""
-        return KeyValueCache(self.config, rows)
+        """An empty key/value cache for `rows` rows; under `parallel` for one, which the ranks share."""
+        ranks = current()
+        if ranks is None:
+            return KeyValueCache(self.config, rows)
+        cache = SharedCache(self.config, ranks.peers)
+        cache.select(range(rows))
+        return cache
 
     def pack(self) -> None:
         """Lays projections that share an input side by side in memory, for faster inference; results do not change."""
@@ -231,7 +252,7 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
         logits: Literal["all", "last"] | Tensor = "all",
     ) -> Tensor:
-        """The logits that follow each position.
+        """The logits that follow each position; under `parallel` those of this rank's positions.
 
         Args:
             tokens: ids [B, T]; or `embeddings` [B, T, D] in their place, as `embed` returns them.
@@ -248,11 +269,16 @@ class Decoder(nn.Module):
             InvalidInputError: sizes that do not fit each other.
             ContextLengthError: more positions than learned position embeddings.
         """
-        hidden = self._input(tokens, embeddings)
-        self._check(hidden, positions, cache)
-        step, hidden = self._prepare(hidden, positions, cache)
+        given = self._input(tokens, embeddings)
+        self._check(given, positions, cache)
+        share = share_of(given, cache)
+        own = given if share is None else share.of(given)
+        hidden = own if tokens is None else self.embed(own)
+        step, hidden = self._prepare(hidden, positions, cache, share)
         for block, table in zip(self.model.layers, self._layer_tables, strict=True):
             hidden = block(hidden, step, table, self.model.position_bias)
+        if share is not None:
+            return share.logits(self._head, hidden, logits)
         if cache is not None:
             cache.advance(hidden.shape[1])
         if isinstance(logits, Tensor):
@@ -264,21 +290,22 @@ class Decoder(nn.Module):
             raise InvalidInputError(
                 "A forward pass takes tokens or embeddings.", given="both" if tokens is not None else "neither"
             )
-        return self.embed(tokens) if tokens is not None else embeddings  # type: ignore[return-value]
+        return tokens if tokens is not None else embeddings  # type: ignore[return-value]
 
-    def _check(self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None) -> None:
-        rows, length, width = hidden.shape
-        if width != self.config.hidden_size or not rows or not length:
+    def _check(self, given: Tensor, positions: Tensor | None, cache: KeyValueCache | None) -> None:
+        rows, length, *width = given.shape
+        embedded = given.is_floating_point()
+        if width != ([self.config.hidden_size] if embedded else []) or not rows or not length:
             raise InvalidInputError(
                 "Not an input for this decoder.",
-                given=f"embeddings {list(hidden.shape)}",
-                expected=f"[batch, time, {self.config.hidden_size}], nothing empty",
+                given=f"{'embeddings' if embedded else 'tokens'} {list(given.shape)}",
+                expected=f"[batch, time{f', {self.config.hidden_size}' if embedded else ''}], nothing empty",
             )
         if positions is not None and (
             positions.shape != (rows, length) or positions.dtype not in (torch.int64, torch.int32)
         ):
-            given, expected = f"{positions.dtype} {list(positions.shape)}", f"whole numbers {[rows, length]}"
-            raise InvalidInputError("Positions are one whole number for each token.", given=given, expected=expected)
+            found, expected = f"{positions.dtype} {list(positions.shape)}", f"whole numbers {[rows, length]}"
+            raise InvalidInputError("Positions are one whole number for each token.", given=found, expected=expected)
         if positions is not None and int(positions.min()) < 0:
             raise InvalidInputError("Positions count from zero.", given=int(positions.min()), expected="at least 0")
         if cache is None:
@@ -292,13 +319,17 @@ class Decoder(nn.Module):
                 hint="prefill each row alone and join the caches with KeyValueCache.join",
             )
 
-    def _prepare(self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None) -> tuple[_Step, Tensor]:
+    def _prepare(
+        self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None, share: Share | None
+    ) -> tuple[_Step, Tensor]:
         """Positions, rotary tables and visible slots, looked up once for all layers."""
         starts = cache.lengths if cache is not None else [0]
         start, length = min(starts), hidden.shape[1]
         if positions is None and start != max(starts):
             positions = torch.tensor(starts, device=hidden.device)[:, None]
         lengths = [held + length for held in starts] if positions is None or cache else (positions.amax(1) + 1).tolist()
+        if share is not None:
+            positions, lengths = share.positions(positions)
         stop = max(lengths)
         if self.model.embed_positions is not None:
             hidden = hidden + self._learned(start, length, stop, positions)
@@ -308,7 +339,8 @@ class Decoder(nn.Module):
                 rotary[id(table)] = table.slice(start, stop, hidden)
             else:
                 rotary[id(table)] = table.at(positions, lengths, hidden)
-        return _Step(cache, rotary, self._visible(cache, length, hidden.device)), hidden
+        visible = {} if share is not None else self._visible(cache, length, hidden.device)
+        return _Step(cache, rotary, visible, share), hidden
 
     def _learned(self, start: int, length: int, stop: int, positions: Tensor | None) -> Tensor:
         table = self.model.embed_positions

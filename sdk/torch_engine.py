@@ -17,6 +17,7 @@ from ..encoders.errors import EngineError, UnsupportedInputError
 from ..fusion.adapter import AdapterSwitch
 from ..fusion.cache import KeyValueCache
 from ..fusion.checkpoints import save_decoder
+from ..fusion.context_parallel import current
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from ..fusion.plan import PromptPlan
@@ -173,7 +174,9 @@ class TorchEngine:
             with self._reading(adapted=row.adapted):
                 known = row.embeddings
                 logits = self.decoder(ids) if known is None else self.decoder(embeddings=known)
-            return _array(logits[0][:, None])
+            ranks = current()
+            whole = logits if ranks is None else ranks.gather(logits, len(row.tokens))
+            return _array(whole[0][:, None])
 
     def save(self, directory: Path) -> None:
         """Writes the decoder as a Hugging Face directory."""
@@ -209,8 +212,8 @@ class TorchEngine:
             assert last is not None, "prompts are not empty"
             caches.append(cache)
             lasts.append(last)
-        # One pass can have the adapter on or off, not both.
-        together = self._together and len({row.adapted for row in rows}) == 1
+        # One pass can have the adapter on or off, not both; a cache that a group shares has one row.
+        together = self._together and len({row.adapted for row in rows}) == 1 and current() is None
         if together:
             caches = [KeyValueCache.join(self.decoder.config, caches)]
         return TorchState(caches, rows, self._regimes(rows), together=together), torch.cat(lasts)
@@ -218,8 +221,10 @@ class TorchEngine:
     def _chunks(self, row: _Row) -> Iterator[torch.Tensor]:
         """A row's tokens [1, T] or, if it has media, embeddings [1, T, D], a part at a time."""
         whole, length = self._regimes([row])[0], len(row.tokens)
+        ranks = current()
+        most = _PREFILL_CHUNK * (ranks.size if ranks is not None else 1)
         # A chunk must not be read under frequencies that the whole prompt will not use.
-        size = _PREFILL_CHUNK if self.decoder.frequencies_regime(min(length, _PREFILL_CHUNK)) == whole else length
+        size = most if self.decoder.frequencies_regime(min(length, most)) == whole else length
         for first in range(0, length, size):
             tokens = torch.tensor([row.tokens[first : first + size]], device=self.decoder.device)
             if row.embeddings is None:

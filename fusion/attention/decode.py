@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["decode_attention"]
+from .attend import Accumulator, wide_dtype
+from .exchange import Peers
+from .kernels import choose_kernel
+
+__all__ = ["decode_attention", "decode_over_ranks"]
 
 # From here on two matrix products read a bfloat16 cache faster than the fused kernel (1.0 against 2.8 ms at 32k slots).
 _LONG = 2048  # slots
@@ -46,18 +50,69 @@ def decode_attention(
     rows, heads, _, size = query.shape
     folded = query.reshape(rows, key.shape[1], -1, size)
     factor = size**-0.5 if scale is None else scale
-    reduced = query.dtype in (torch.bfloat16, torch.float16)
-    if softcap is None and not (reduced and key.shape[2] > _LONG):
+    if softcap is None and not _is_long(query, key):
         mask = None
         if visible is not None:
             mask = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
             mask = mask.masked_fill_(~visible, -torch.inf)[:, None, None]
         out = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=factor)
     else:
-        scores = (folded @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * factor
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
+        scores = _scores(folded, key, factor, softcap)
         if visible is not None:
             scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
         out = scores.softmax(-1).to(value.dtype) @ value
     return out.reshape(rows, heads, 1, -1)
+
+
+def decode_over_ranks(
+    query: Tensor, key: Tensor, value: Tensor, peers: Peers, *, scale: float, softcap: float | None = None
+) -> Tensor:
+    """One query over slots that the ranks of a group share; every rank returns the same.
+
+    Each rank attends to its own slots. What they found travels once, as output and lse in one tensor.
+
+    Args:
+        query: [B, H, 1, d], the same on every rank.
+        key, value: [B, Hkv, S, d] of this rank; S may be 0, but not on all ranks.
+        peers: the ranks.
+        scale: on the scores.
+        softcap: scores become ``cap * tanh(score / cap)``.
+
+    Returns:
+        [B, H, 1, d], exact up to the rounding of its dtype as `decode_attention`.
+
+    Raises:
+        RankFailure: a rank died or fell silent.
+    """
+    size = value.shape[-1]
+    merged = Accumulator(query, size)
+    for part in peers.gather(_packed_part(query, key, value, scale, softcap)):
+        merged.add((0, 1), part[..., :size], part[..., size])
+    return merged.out.to(query.dtype)
+
+
+def _packed_part(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """Output and lse over these slots alone: [B, H, 1, d + 1], float32 or float64."""
+    wide = wide_dtype(query.dtype)
+    if not key.shape[2]:
+        packed = query.new_zeros(*query.shape[:3], value.shape[-1] + 1, dtype=wide)
+        packed[..., -1] = -torch.inf
+        return packed
+    folded = query.reshape(query.shape[0], key.shape[1], -1, query.shape[-1])
+    if softcap is None and not _is_long(query, key):
+        out, lse = choose_kernel(folded, value).forward(folded, key, value, causal=False, scale=scale)
+    else:
+        scores = _scores(folded, key, scale, softcap)
+        lse = scores.logsumexp(-1)
+        out = (scores - lse[..., None]).exp_().to(value.dtype) @ value
+    return torch.cat((out.to(wide), lse[..., None].to(wide)), -1).reshape(*query.shape[:3], -1)
+
+
+def _is_long(query: Tensor, key: Tensor) -> bool:
+    return query.dtype in (torch.bfloat16, torch.float16) and key.shape[2] > _LONG
+
+
+def _scores(folded: Tensor, key: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """[B, Hkv, G, S], at least in float32."""
+    scores = (folded @ key.mT).to(wide_dtype(folded.dtype)) * scale
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)

@@ -5,10 +5,11 @@ Legend: R ranks, B batch, Hkv key/value heads, S keys, d head size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,46 @@ class Peers:
         except RuntimeError as error:
             raise _failure(ranks, error) from error
         return Posted(works, ranks, tuple(tensor for _, tensor, _ in transfers))
+
+    def gather(self, own: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, which have one shape, in the order of ranks.
+
+        Raises:
+            RankFailure: a rank died or fell silent.
+        """
+        found = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        self._collect(dist.all_gather, found, own.contiguous())
+        return found
+
+    def gather_uneven(self, own: Tensor, lengths: Sequence[int], dim: int) -> list[Tensor]:
+        """The tensors of all ranks, which have these lengths in `dim`; as `gather`."""
+        shapes = [(*own.shape[:dim], length, *own.shape[dim + 1 :]) for length in lengths]
+        found = [own if rank == self.rank else own.new_empty(shape) for rank, shape in enumerate(shapes)]
+        self.post([(own.contiguous(), other) for other in self.others], [(found[o], o) for o in self.others]).wait()
+        return found
+
+    def broadcast(self, whole: Tensor, owner: int) -> None:
+        """Fills `whole` with the owner's.
+
+        Raises:
+            RankFailure: a rank died or fell silent.
+        """
+        self._collect(dist.broadcast, whole, group_src=owner)
+
+    def add_up(self, whole: Tensor) -> None:
+        """Fills `whole` with the sum over all ranks.
+
+        Raises:
+            RankFailure: a rank died or fell silent.
+        """
+        self._collect(dist.all_reduce, whole)
+
+    def _collect(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        try:
+            work = operation(*arguments, group=self.group, async_op=True, **options)
+        except RuntimeError as error:
+            raise _failure(self.others, error) from error
+        Posted([work], self.others, ()).wait()
 
 
 @dataclass(slots=True)
@@ -158,7 +199,7 @@ def rotate(own: Tensor, layout: SeqLayout, peers: Peers) -> Iterator[tuple[int, 
     """
     lengths, rank, size = layout.lengths, peers.rank, peers.size
     buffers = [empty_like(own, max(lengths)).flatten() for _ in range(min(2, size - 1))]
-    held = own
+    held = own.contiguous()
     for step in range(size):
         owner, coming = (rank - step) % size, (rank - step - 1) % size
         posted = arriving = None

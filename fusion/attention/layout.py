@@ -45,6 +45,11 @@ class SeqLayout:
         bounds = [length * part // ranks for part in range(ranks + 1)]
         return cls(tuple(_joined((part,)) for part in itertools.pairwise(bounds)))
 
+    @classmethod
+    def owned(cls, span: Span, owner: int, ranks: int) -> SeqLayout:
+        """All positions of `span` on one rank."""
+        return cls(tuple(_joined((span,)) if rank == owner else () for rank in range(ranks)))
+
     @property
     def ranks(self) -> int:
         """R, how many ranks share the sequence."""
@@ -104,8 +109,25 @@ class SeqLayout:
     def since(self, position: int) -> SeqLayout:
         """What is left of each rank's positions when those before `position` are forgotten."""
         return SeqLayout(
-            tuple(_joined(tuple((max(first, position), last) for first, last in spans)) for spans in self.spans)
+            tuple(_joined([(max(first, position), last) for first, last in spans]) for spans in self.spans)
         )
+
+    def until(self, position: int) -> SeqLayout:
+        """What is left of each rank's positions when those from `position` on are forgotten."""
+        return SeqLayout(
+            tuple(_joined([(first, min(last, position)) for first, last in spans]) for spans in self.spans)
+        )
+
+    def owner(self, position: int) -> int:
+        """Which rank holds it.
+
+        Raises:
+            InvalidInputError: none does.
+        """
+        for rank, spans in enumerate(self.spans):
+            if any(first <= position < last for first, last in spans):
+                return rank
+        raise InvalidInputError("No rank holds this position.", given=position, expected=f"one of {self.length}")
 
 
 def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:

@@ -1,6 +1,8 @@
 """One rank of a ring: compares it with the dense formula, case by case; run by test_ring.py as a process of its own.
 
-python ring_worker.py STORE RANK RANKS WHAT
+python ring_worker.py STORE RANK RANKS WORKS
+
+Works are ``what@ranks``: one start of all processes serves groups of several sizes.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 
 NAMES = ("out", "lse", "dq", "dk", "dv", "out without gradients", "lse without gradients")
 TIMEOUT = 3  # seconds
+GROUP: dist.ProcessGroup | None = None  # in which this rank works at the moment
 
 
 def errors(
@@ -37,11 +40,12 @@ def errors(
 ) -> list[float]:
     """The largest difference of output, lse and each gradient from the dense formula's `wholes`, on this rank; for a
     continued text also of output and lse computed without gradients."""
-    rank, (queries, keys) = dist.get_rank(), layouts
+    rank, (queries, keys) = dist.get_rank(GROUP), layouts
     shares = (queries, keys, keys, queries)
     query, key, value, gradient = (layout.shard(part, rank) for layout, part in zip(shares, parts, strict=True))
     leaves = [part.requires_grad_() for part in (query, key, value)]
-    options: dict[str, Any] = {"layout": queries, "key_layout": keys, "softcap": softcap, "return_lse": True}
+    options: dict[str, Any] = {"layout": queries, "key_layout": keys, "return_lse": True}
+    options |= {"softcap": softcap, "group": GROUP}
     out, lse = ring_attention(*leaves, mask, **options)
     given = [out.detach(), lse, *torch.autograd.grad(out, leaves, gradient)]
     if queries != keys:
@@ -74,7 +78,7 @@ def compare(
         kv_heads: for three query heads.
         past: so many positions of it are a cached beginning without queries.
     """
-    worst, ranks = dict.fromkeys(NAMES, 0.0), dist.get_world_size()
+    worst, ranks = dict.fromkeys(NAMES, 0.0), dist.get_world_size(GROUP)
     routes: set[Route] = set()
     with patch.object(ring, "choose_route", _noting(ring.choose_route, routes)):
         for fields, heads, length in itertools.product(MASKS, kv_heads, lengths):
@@ -103,11 +107,11 @@ def _noting(choose: Callable[..., Route], routes: set[Route]) -> Callable[..., R
 def roundings() -> dict[str, Any]:
     """Sums of squared errors in bfloat16 of this rank's share, computed in a ring and by one kernel on the whole."""
     found: dict[str, Any] = {}
-    rank, layout = dist.get_rank(), SeqLayout.zigzag(331, dist.get_world_size())
+    rank, layout = dist.get_rank(GROUP), SeqLayout.zigzag(331, dist.get_world_size(GROUP))
     parts = projections(6, 2, 331, 331, dtype=torch.bfloat16)
     wholes, mask = by_the_book(parts, MaskSpec()), MaskSpec()
     shares = tuple(layout.shard(part, rank) for part in parts)
-    shared = with_gradients(ring_attention, shares, mask, layout=layout, return_lse=True)
+    shared = with_gradients(ring_attention, shares, mask, layout=layout, group=GROUP, return_lse=True)
     alone = with_gradients(attention, parts, mask, return_lse=True)
     for name, one, other, whole in zip(NAMES[:5], shared, alone, wholes, strict=True):
         wanted = layout.shard(whole, rank)
@@ -170,14 +174,23 @@ WORKS = {
 
 def main() -> None:
     """Prints one JSON object."""
+    global GROUP
     store, rank, ranks, works = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(",")
     torch.set_num_threads(1)
     failing = works[0] in ("kill", "stop")
     timeout = timedelta(seconds=TIMEOUT if failing else 60)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timeout)
-    print(json.dumps({name: WORKS[name]() for name in works}), flush=True)
     if failing:
+        print(json.dumps({name: WORKS[name]() for name in works}), flush=True)
         os._exit(0)  # nobody is left to say goodbye to
+    groups = {size: dist.new_group(range(size)) for size in range(2, ranks + 1)}
+    found = {}
+    for work in works:
+        name, size = work.split("@")
+        if rank < int(size):
+            GROUP = groups[int(size)]
+            found[work] = WORKS[name]()
+    print(json.dumps(found), flush=True)
     dist.destroy_process_group()
 
 
