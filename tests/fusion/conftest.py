@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -49,33 +42,3 @@ def random_decoder() -> Callable[[DecoderConfig], Decoder]:
         return decoder
 
     return build
-
-
-@pytest.fixture(scope="session")
-def in_processes() -> Callable[..., list[dict[str, Any]]]:
-    """Runs a script as the ranks of a group, and returns the JSON object that each prints last."""
-
-    def run(worker: Path, ranks: int, works: str, store: Path, *, wait_for: int | None = None) -> list[dict[str, Any]]:
-        """``worker STORE RANK RANKS WORKS``; the first `wait_for` ranks are waited for, or all; others are ended."""
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(worker), str(store / "store"), str(rank), str(ranks), works],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(ranks)
-        ]
-        try:
-            said = [process.communicate(timeout=240) for process in processes[:wait_for]]
-            wrong = [error[-2000:] for (_, error), process in zip(said, processes, strict=False) if process.returncode]
-            assert not wrong, "\n".join(wrong)
-            return [json.loads(out.splitlines()[-1]) for out, _ in said]
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGKILL)
-                process.communicate()
-
-    return run
