@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..encoders.errors import InvalidInputError
 from .attention import SeqLayout
 from .attention.exchange import Peers
+from .attention.watch import Watch
 from .cache import KeyValueCache
 from .share import Share
 from .shared_cache import SharedCache
@@ -89,7 +90,10 @@ _current: ContextVar[ContextParallel | None] = ContextVar("sensorium_context_par
 
 @contextmanager
 def parallel(
-    group: dist.ProcessGroup | None = None, *, layout: Literal["zigzag", "contiguous"] = "zigzag"
+    group: dist.ProcessGroup | None = None,
+    *,
+    layout: Literal["zigzag", "contiguous"] = "zigzag",
+    patience: float = 5.0,
 ) -> Iterator[ContextParallel]:
     """Inside it every `Decoder` shares its texts with the other ranks of the group.
 
@@ -101,12 +105,17 @@ def parallel(
     Args:
         group: None for all processes.
         layout: ``zigzag`` gives every rank the same causal work; ``contiguous`` lets windows exchange least.
+        patience: seconds without a sign of life after which a process counts as lost. Every rank then raises
+            `RankFailure` with its number, at most two seconds later. One that lives but hangs is found when the group's
+            own timeout has passed. The group cannot be used any more; destroy it, or let the process end.
     """
-    token = _current.set(ContextParallel(group, layout=layout))
-    try:
-        yield current()  # type: ignore[misc]
-    finally:
-        _current.reset(token)
+    ranks = ContextParallel(group, layout=layout)
+    with Watch(group, patience=patience):
+        token = _current.set(ranks)
+        try:
+            yield ranks
+        finally:
+            _current.reset(token)
 
 
 def current() -> ContextParallel | None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +43,22 @@ def in_processes() -> Callable[..., list[dict[str, Any]]]:
 
     def run(worker: Path, ranks: int, works: str, store: Path, *, wait_for: int | None = None) -> list[dict[str, Any]]:
         """``worker STORE RANK RANKS WORKS``; the first `wait_for` ranks are waited for, or all; others are ended."""
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(worker), str(store / "store"), str(rank), str(ranks), works],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(ranks)
-        ]
+        arguments = [str(worker), str(store / "store"), str(ranks), works, str(wait_for or ranks)]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "start_ranks.py"), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
         try:
-            said = [process.communicate(timeout=600) for process in processes[:wait_for]]
-            wrong = [error[-2000:] for (_, error), process in zip(said, processes, strict=False) if process.returncode]
-            assert not wrong, "\n".join(wrong)
-            return [json.loads(out.splitlines()[-1]) for out, _ in said]
+            out, _ = process.communicate(timeout=600)
         finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGKILL)
-                process.communicate()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # whatever rank is left
+        said = json.loads(out)
+        wrong = [error[-2000:] for status, _, error in said if status]
+        assert not wrong, "\n".join(wrong)
+        return [json.loads(text.splitlines()[-1]) for _, text, _ in said]
 
     return run

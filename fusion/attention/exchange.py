@@ -6,6 +6,7 @@ Legend: R ranks, B batch, Hkv key/value heads, S keys, d head size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -15,10 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...encoders.errors import RankFailure
 from .layout import SeqLayout
 from .mask import MaskSpec
 from .tiles import Span, plan_tiles
+from .watch import Watch, lost, watch_of
 
 __all__ = ["Halo", "Peers", "Posted", "Transfer", "empty_like", "halo", "rotate"]
 
@@ -59,15 +60,10 @@ class Peers:
         """
         transfers = [(dist.isend, *one) for one in sends] + [(dist.irecv, *one) for one in receives]
         transfers = [one for one in transfers if one[1].numel()]
-        ranks = sorted({peer for _, _, peer in transfers})
-        if not transfers:
-            return Posted([], ranks, ())
         operations = [dist.P2POp(op, tensor, group=self.group, group_peer=peer) for op, tensor, peer in transfers]
-        try:
-            works = dist.batch_isend_irecv(operations)
-        except RuntimeError as error:
-            raise _failure(ranks, error) from error
-        return Posted(works, ranks, tuple(tensor for _, tensor, _ in transfers))
+        ranks = tuple(sorted({peer for _, _, peer in transfers}))
+        tensors = tuple(tensor for _, tensor, _ in transfers)
+        return self._begin(lambda: dist.batch_isend_irecv(operations) if operations else [], ranks, tensors)
 
     def gather(self, own: Tensor) -> list[Tensor]:
         """The tensors of all ranks, which have one shape, in the order of ranks.
@@ -103,41 +99,61 @@ class Peers:
         self._collect(dist.all_reduce, whole)
 
     def _collect(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        try:
-            work = operation(*arguments, group=self.group, async_op=True, **options)
-        except RuntimeError as error:
-            raise _failure(self.others, error) from error
-        Posted([work], self.others, ()).wait()
+        options |= {"group": self.group, "async_op": True}
+        self._begin(lambda: [operation(*arguments, **options)], tuple(self.others), ()).wait()
+
+    def _begin(
+        self, begin: Callable[[], list[dist.Work]], ranks: tuple[int, ...], tensors: tuple[Tensor, ...]
+    ) -> Posted:
+        watch = watch_of(self.group)
+        if watch is not None:
+            watch.count()
+        posted = Posted([], ranks, tensors, watch)
+        with posted.told_as_failure():
+            posted.works = begin()
+        return posted
 
 
 @dataclass(slots=True)
 class Posted:
-    """Transfers under way. Their tensors are neither freed nor to be touched before `wait` returns."""
+    """Transfers under way. Their tensors are neither freed nor to be touched before `wait` returns.
+
+    Attributes:
+        works: what is waited for.
+        ranks: at the other ends.
+        tensors: sent and received.
+        watch: over the group, if there is one.
+    """
 
     works: list[dist.Work]
-    ranks: list[int]
+    ranks: tuple[int, ...]
     tensors: tuple[Tensor, ...]
+    watch: Watch | None
 
     def wait(self) -> None:
         """Returns when all has arrived and all is sent.
 
         Raises:
-            RankFailure: a rank at the other end died, or was silent for longer than the group's timeout.
+            RankFailure: a rank died, or was silent for longer than the group's timeout. Under a watch it names that
+                rank, otherwise those that were waited for.
         """
-        for work in self.works:
-            try:
-                work.wait()
-            except RuntimeError as error:
-                raise _failure(self.ranks, error) from error
+        with self.told_as_failure():
+            if self.watch is not None and self.works:
+                self.watch.wait(self.works)
+            else:
+                for work in self.works:
+                    work.wait()
         self.works, self.tensors = [], ()
 
-
-def _failure(ranks: Sequence[int], error: RuntimeError) -> RankFailure:
-    return RankFailure(
-        "A rank of the group does not answer.",
-        ranks=tuple(ranks),
-        hint=f"start the group again; the transport said: {str(error).splitlines()[0]}",
-    )
+    @contextmanager
+    def told_as_failure(self) -> Iterator[None]:
+        """Turns what the transport says into a `RankFailure`."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.watch is not None:
+                self.watch.blame()
+            raise lost(self.ranks, f"the transport said: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,27 @@ def test_the_comparison_sees_swapped_gradients_and_stale_keys(everywhere: list[d
         assert min(stale["out"], stale["dq"], stale["dk"], stale["dv"]) > 0.1
 
 
-@pytest.mark.parametrize(("kind", "seconds"), [("kill", 2.0), ("stop", 6.0)])
-def test_a_lost_rank_is_no_silent_hang(kind: str, seconds: float, tmp_path: Path, in_processes: Run) -> None:
-    """Every other rank raises, the far one too, at the latest after the group's timeout of three seconds."""
-    for rank, found in enumerate(in_processes(WORKER, 4, kind, tmp_path, wait_for=3)):
-        told = found[kind]
+@pytest.mark.parametrize(
+    ("kind", "seconds", "reason"),
+    [
+        ("killed", 3.5, "no sign of life"),
+        ("stopped", 3.5, "no sign of life"),
+        ("hanging", 9.0, "has not come to exchange"),
+        ("failing", 3.5, "ValueError: an error of its own"),
+    ],
+)
+def test_every_rank_names_the_lost_one(
+    kind: str, seconds: float, reason: str, tmp_path: Path, in_processes: Run
+) -> None:
+    """Its neighbours and the far rank alike, within the patience of 1.5 seconds and two more; one that hangs, after the
+    group's timeout of four seconds. Then the group can be destroyed."""
+    for told in in_processes(WORKER, 4, kind, tmp_path, wait_for=3):
+        assert told["ranks"] == [3] and reason in told["text"], told
         assert told["seconds"] <= seconds, told
+        assert told["ended"] <= seconds + 5, told
+
+
+def test_without_a_watch_those_that_were_waited_for_are_named(tmp_path: Path, in_processes: Run) -> None:
+    for rank, told in enumerate(in_processes(WORKER, 4, "unwatched", tmp_path, wait_for=3)):
+        assert told["seconds"] <= 5.0, told
         assert set(told["ranks"]) == {(rank - 1) % 4, (rank + 1) % 4}
