@@ -7,7 +7,8 @@ size, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..encoders.errors import ContextLengthError, InvalidInputError, UnsupportedInputError
-from .attention import attention, decode_attention
+from .attention import MaskSpec, Span, attention, decode_attention
 from .cache import KeyValueCache, LayerCache
 from .config import DecoderConfig
 from .context_parallel import current, share_of
@@ -37,6 +38,11 @@ class _Step:
     rotary: dict[int, tuple[Tensor, Tensor]]  # keyed by id of the table
     visible: dict[str, Tensor | None]  # keyed by attention kind: slots [B, S] that each row may see
     share: Share | None  # this rank's, under `parallel`
+    bidirectional: tuple[Span, ...] = ()
+
+    def mask(self, usual: MaskSpec) -> MaskSpec:
+        """A layer's mask in this pass."""
+        return replace(usual, bidirectional=self.bidirectional) if self.bidirectional else usual
 
 
 class SelfAttention(nn.Module):
@@ -75,9 +81,10 @@ class SelfAttention(nn.Module):
             query = self.relative.shift(query)
         bias = self.relative or shared_bias
         if step.share is not None:
-            out = self._shared((query, key, value), step.share, bias)
+            out = self._shared((query, key, value), step, bias)
         elif step.cache is None:
-            out = attention(query, key, value, self.mask, scale=self.scale, softcap=self.softcap, bias=bias)
+            mask = step.mask(self.mask)
+            out = attention(query, key, value, mask, scale=self.scale, softcap=self.softcap, bias=bias)
         else:
             out = self._with_cache((query, key, value), step.cache, step, bias)
         return self.o_proj(out.transpose(1, 2).flatten(2))
@@ -103,15 +110,16 @@ class SelfAttention(nn.Module):
         return query, key, value
 
     def _shared(
-        self, qkv: tuple[Tensor, Tensor, Tensor], share: Share, bias: RelativeBias | BucketedBias | None
+        self, qkv: tuple[Tensor, Tensor, Tensor], step: _Step, bias: RelativeBias | BucketedBias | None
     ) -> Tensor:
+        assert step.share is not None, "of a shared pass"
         if bias is not None:
             raise UnsupportedInputError(
                 "Positions that act on scores cannot be shared by a group.",
                 given=type(bias).__name__,
                 hint="use a model with rotary or learned positions, or one process",
             )
-        return share.attention(self.layer, qkv, self.mask, scale=self.scale, softcap=self.softcap)
+        return step.share.attention(self.layer, qkv, step.mask(self.mask), scale=self.scale, softcap=self.softcap)
 
     def _with_cache(
         self,
@@ -125,7 +133,7 @@ class SelfAttention(nn.Module):
         options = {"scale": self.scale, "softcap": self.softcap}
         if cache.rows == 1 and (query.shape[2] > 1 or bias is not None):
             keys, values, start = layer.extend(key, value, cache.lengths[0])
-            return attention(query, keys, values, self.mask, key_start=start, bias=bias, **options)
+            return attention(query, keys, values, step.mask(self.mask), key_start=start, bias=bias, **options)
         keys, values = layer.append(key, value, cache.lengths)
         if bias is None:
             return decode_attention(query, keys, values, visible=step.visible[self.kind], **options)
@@ -250,6 +258,7 @@ class Decoder(nn.Module):
         embeddings: Tensor | None = None,
         positions: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        bidirectional: Sequence[Span] = (),
         logits: Literal["all", "last"] | Tensor = "all",
     ) -> Tensor:
         """The logits that follow each position; under `parallel` those of this rank's positions.
@@ -259,6 +268,9 @@ class Decoder(nn.Module):
             positions: [B, T] for other positions than 0, 1, 2 …; only without a cache.
             cache: past keys and values; the new ones are added to it. One row may bring any T; several rows bring
                 one position each.
+            bidirectional: spans of places in the text (first, one behind the last), counted with the cache's, whose
+                positions also see the later ones of their span, in all rows alike (Gemma 3's pictures). Those outside
+                of this pass do not matter.
             logits: for ``all`` T positions, only for the ``last``, or where a bool [B, T] is true: a head over a large
                 vocabulary is the most expensive layer, and training needs it at few positions.
 
@@ -266,7 +278,7 @@ class Decoder(nn.Module):
             Logits [B, T or 1, V] in the weights' dtype; [chosen positions, V] for a mask.
 
         Raises:
-            InvalidInputError: sizes that do not fit each other.
+            InvalidInputError: sizes that do not fit each other, or a bidirectional span that is not read as a whole.
             ContextLengthError: more positions than learned position embeddings.
         """
         given = self._input(tokens, embeddings)
@@ -275,6 +287,7 @@ class Decoder(nn.Module):
         own = given if share is None else share.of(given)
         hidden = own if tokens is None else self.embed(own)
         step, hidden = self._prepare(hidden, positions, cache, share)
+        step.bidirectional = _read_whole(bidirectional, cache, given.shape[1])
         for block, table in zip(self.model.layers, self._layer_tables, strict=True):
             hidden = block(hidden, step, table, self.model.position_bias)
         if share is not None:
@@ -376,3 +389,17 @@ class Decoder(nn.Module):
             logits = logits * self.config.logit_multiplier
         cap = self.config.logit_softcap
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _read_whole(spans: Sequence[Span], cache: KeyValueCache | None, length: int) -> tuple[Span, ...]:
+    """The spans that lie in a pass of `length` positions behind the cache's; none may lie in it in part."""
+    start = min(cache.lengths) if cache is not None else 0
+    inside = tuple(span for span in spans if span[0] < start + length and start < span[1])
+    cut = [span for span in inside if span[0] < start or start + length < span[1]]
+    if cut or (inside and cache is not None and cache.rows > 1):
+        raise InvalidInputError(
+            "Positions that see each other both ways are read in one pass.",
+            given=f"bidirectional span {cut[0] if cut else inside[0]}, positions {start}..{start + length - 1}",
+            hint="end the pass before the span or behind it",
+        )
+    return inside

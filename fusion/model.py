@@ -5,7 +5,7 @@ Legend: T positions of a prompt, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInputError
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
+from .attention import Span
 from .connectors import Connector, EmbeddingCache, HasStandIn
 from .decoder import Decoder
-from .plan import MediaItem, MediaSpan, PromptPlan, plan_prompt
+from .plan import MediaItem, MediaSpan, PromptPlan, TextSpan, plan_prompt
 
 __all__ = ["MultimodalModel"]
 
@@ -28,12 +29,19 @@ class MultimodalModel:
         decoder: reads the embeddings.
         connectors: how to build one for each modality that the model can take; built when first needed.
         adapter: name of the adapter that prompts with media are read with, or None.
+        bidirectional: modalities of which the decoder's positions see each other both ways, a run of them at a time.
     """
 
     def __init__(
-        self, decoder: Decoder, connectors: Mapping[Modality, Callable[[], Connector]], *, adapter: str | None = None
+        self,
+        decoder: Decoder,
+        connectors: Mapping[Modality, Callable[[], Connector]],
+        *,
+        adapter: str | None = None,
+        bidirectional: Collection[Modality] = (),
     ) -> None:
         self.decoder = decoder
+        self._bidirectional = frozenset(bidirectional)
         self._builders = dict(connectors)
         self._connectors: dict[Modality, Connector] = {}
         self.cache = EmbeddingCache()
@@ -88,13 +96,22 @@ class MultimodalModel:
         Raises:
             InvalidInputError: an item has more or fewer embeddings than slots; says both numbers.
         """
-        tokens = torch.tensor([plan.tokens], device=self.decoder.device)
-        out = self.decoder.embed(tokens)
+        # What stands for media need not be in the decoder's vocabulary, and is replaced below.
+        tokens = [
+            token for span in plan.spans for token in (span.tokens if isinstance(span, TextSpan) else [0] * len(span))
+        ]
+        out = self.decoder.embed(torch.tensor([tokens], device=self.decoder.device))
         embedded = [self._embedded(item) for item in plan.items]
         for at, span in plan.placed():
             if isinstance(span, MediaSpan):
                 out[0, at : at + span.count] = embedded[span.item][span.first : span.first + span.count].to(out)
         return out
+
+    def bidirectional(self, plan: PromptPlan) -> tuple[Span, ...]:
+        """The spans of a plan's positions (first, one behind the last) that see each other both ways."""
+        runs = [(at, span) for at, span in plan.placed() if isinstance(span, MediaSpan)]
+        kinds = self._bidirectional
+        return tuple((at, at + len(span)) for at, span in runs if plan.items[span.item].modality in kinds)
 
     def _embedded(self, item: MediaItem) -> Tensor:
         embedded = self.cache.embed(self._connector(item.modality), item.media)

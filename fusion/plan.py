@@ -116,7 +116,8 @@ class PromptPlan(Sequence[int]):
     def keys(self) -> tuple[int | str, ...]:
         """What stands at each position, for caches: a token id, or digest and number of an embedding.
 
-        Equal prefixes of two plans' keys mean equal prefixes of their computations, if `adapter` is equal too.
+        Equal prefixes of two plans' keys mean equal prefixes of their computations, if `adapter` is equal too and the
+        prefix does not end inside of media whose positions see each other both ways.
         """
         keys: list[int | str] = []
         for span in self.spans:

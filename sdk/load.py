@@ -122,7 +122,8 @@ def _media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> di
     from ..fusion.model import MultimodalModel
 
     connectors = load_media(checkpoint, tokenizer, device=decoder.device, dtype=decoder.dtype)
-    return {"media": MultimodalModel(decoder, connectors)}
+    bidirectional = checkpoint.media.family.bidirectional
+    return {"media": MultimodalModel(decoder, connectors, bidirectional=bidirectional)}
 
 
 def _modalities(source: object, checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..encoders.errors import EngineError, UnsupportedInputError
+from ..encoders.errors import EngineError, InvalidInputError, UnsupportedInputError
 from ..fusion.adapter import AdapterSwitch
+from ..fusion.attention import Span
 from ..fusion.cache import KeyValueCache
 from ..fusion.checkpoints import save_decoder
 from ..fusion.context_parallel import current
@@ -39,19 +40,26 @@ class _Row:
         tokens: of prompt and answer; placeholders where media stand.
         embeddings: [1, T, D] of the prompt if it has media, else None: tokens alone would not tell.
         adapted: whether the adapter reads it.
+        bidirectional: spans of positions that see each other both ways, so that none is read or kept in part.
     """
 
     tokens: list[int]
     embeddings: torch.Tensor | None = None
     adapted: bool = False
+    bidirectional: tuple[Span, ...] = ()
 
     def copy(self) -> _Row:
         return replace(self, tokens=list(self.tokens))
 
     def cut(self, length: int) -> None:
         self.tokens = self.tokens[:length]
+        self.bidirectional = tuple(span for span in self.bidirectional if span[1] <= length)
         if self.embeddings is not None:
             self.embeddings = self.embeddings[:, :length]
+
+    def splits(self, place: int) -> Span | None:
+        """The bidirectional span that a cut before the position `place` would go through."""
+        return next((span for span in self.bidirectional if span[0] < place < span[1]), None)
 
 
 class TorchState:
@@ -94,7 +102,15 @@ class TorchState:
         self.caches, self.regimes, self._together = other.caches, other.regimes, other._together
 
     def truncate(self, lengths: Sequence[int]) -> None:
-        """Forgets each row's positions from `lengths[row]` on."""
+        """Forgets each row's positions from `lengths[row]` on.
+
+        Raises:
+            InvalidInputError: positions that see each other both ways would be kept in part.
+        """
+        for row, length in zip(self.rows, lengths, strict=True):
+            if row.splits(length):
+                given, hint = f"a cut at {length}", "cut before the picture or behind it"
+                raise InvalidInputError("This would keep a part of a picture.", given=given, hint=hint)
         left = list(lengths)
         for cache in self.caches:
             cache.truncate(left[: cache.rows])
@@ -173,7 +189,8 @@ class TorchEngine:
             ids = torch.tensor([row.tokens], device=self.decoder.device)
             with self._reading(adapted=row.adapted):
                 known = row.embeddings
-                logits = self.decoder(ids) if known is None else self.decoder(embeddings=known)
+                inputs = {"tokens": ids} if known is None else {"embeddings": known}
+                logits = self.decoder(**inputs, bidirectional=row.bidirectional)
             ranks = current()
             whole = logits if ranks is None else ranks.gather(logits, len(row.tokens))
             return _array(whole[0][:, None])
@@ -200,7 +217,8 @@ class TorchEngine:
             return _Row(list(prompt))
         if self.media is None:
             raise UnsupportedInputError("This model reads text alone.", given=f"{len(prompt.items)} media items")
-        return _Row(list(prompt), self.media.embed(prompt), adapted=prompt.adapter is not None)
+        spans = self.media.bidirectional(prompt)
+        return _Row(list(prompt), self.media.embed(prompt), prompt.adapter is not None, spans)
 
     def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
@@ -208,7 +226,7 @@ class TorchEngine:
             cache = self.decoder.new_cache()
             last = None
             for chunk in self._chunks(row):
-                last = self._forward(chunk, cache, adapted=row.adapted)
+                last = self._forward(chunk, cache, adapted=row.adapted, bidirectional=row.bidirectional)
             assert last is not None, "prompts are not empty"
             caches.append(cache)
             lasts.append(last)
@@ -225,13 +243,18 @@ class TorchEngine:
         most = _PREFILL_CHUNK * (ranks.size if ranks is not None else 1)
         # A chunk must not be read under frequencies that the whole prompt will not use.
         size = most if self.decoder.frequencies_regime(min(length, most)) == whole else length
-        for first in range(0, length, size):
-            tokens = torch.tensor([row.tokens[first : first + size]], device=self.decoder.device)
+        first = 0
+        while first < length:
+            last = min(first + size, length)
+            if split := row.splits(last):
+                last = split[0] if split[0] > first else split[1]
+            tokens = torch.tensor([row.tokens[first:last]], device=self.decoder.device)
             if row.embeddings is None:
                 yield tokens
-                continue
-            known = row.embeddings[:, first : first + size]
-            yield torch.cat((known, self.decoder.embed(tokens[:, known.shape[1] :])), dim=1)
+            else:
+                known = row.embeddings[:, first:last]
+                yield torch.cat((known, self.decoder.embed(tokens[:, known.shape[1] :])), dim=1)
+            first = last
 
     def _regimes(self, rows: list[_Row]) -> list[tuple[int, ...]]:
         return [self.decoder.frequencies_regime(len(row.tokens)) for row in rows]
@@ -239,12 +262,13 @@ class TorchEngine:
     def _reading(self, *, adapted: bool) -> AbstractContextManager[object]:
         return nullcontext() if self.adapter is None else self.adapter.set_to(adapted)
 
-    def _forward(self, part: torch.Tensor, cache: KeyValueCache, *, adapted: bool) -> torch.Tensor:
+    def _forward(
+        self, part: torch.Tensor, cache: KeyValueCache, *, adapted: bool, bidirectional: Sequence[Span] = ()
+    ) -> torch.Tensor:
         """Logits [B, 1, V] after tokens [B, T] or embeddings [B, T, D]."""
+        inputs = {"embeddings" if part.is_floating_point() else "tokens": part}
         with self._reading(adapted=adapted):
-            if part.is_floating_point():
-                return self.decoder(embeddings=part, cache=cache, logits="last")
-            return self.decoder(part, cache=cache, logits="last")
+            return self.decoder(**inputs, cache=cache, bidirectional=bidirectional, logits="last")
 
 
 @contextmanager

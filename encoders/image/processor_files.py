@@ -7,7 +7,7 @@ from typing import Any
 
 from ..storage import read_json
 
-__all__ = ["image_processor", "video_processor"]
+__all__ = ["image_processor", "processor_settings", "video_processor"]
 
 
 def image_processor(directory: Path) -> dict[str, Any] | None:
@@ -18,10 +18,8 @@ def image_processor(directory: Path) -> dict[str, Any] | None:
     """
     if (directory / "preprocessor_config.json").is_file():
         return read_json(directory / "preprocessor_config.json")
-    if (directory / "processor_config.json").is_file():
-        inner = read_json(directory / "processor_config.json").get("image_processor")
-        return inner if isinstance(inner, dict) else None
-    return None
+    inner = processor_settings(directory).get("image_processor")
+    return inner if isinstance(inner, dict) else None
 
 
 def video_processor(directory: Path) -> dict[str, Any] | None:
@@ -30,11 +28,20 @@ def video_processor(directory: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: a file is damaged.
     """
-    if (directory / "processor_config.json").is_file():
-        inner = read_json(directory / "processor_config.json").get("video_processor")
-        if isinstance(inner, dict):
-            return inner
+    inner = processor_settings(directory).get("video_processor")
+    if isinstance(inner, dict):
+        return inner
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (directory / name).is_file():
             return read_json(directory / name)
     return None
+
+
+def processor_settings(directory: Path) -> dict[str, Any]:
+    """processor_config.json: of the processor as a whole, and in newer models of its parts; empty if there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = directory / "processor_config.json"
+    return read_json(path) if path.is_file() else {}

@@ -70,6 +70,7 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
         "image_std": _HALF,
     },
 }
+_PROCESSORS["gemma3"] = _PROCESSORS["siglip"] | {"resample": 2}
 _PROCESSORS["idefics3"] = _PROCESSORS["siglip"] | {"resample": 1}
 # What do_pad asks for: a square before resizing, or tiles of nothing up to the number that another image has.
 _PROCESSORS["llava"] = _PROCESSORS["clip"] | {"do_pad_means": "square"}

@@ -66,7 +66,7 @@ def _blocks(mask: MaskSpec, length: int, keys: int, key_start: int) -> Iterator[
     for first in range(0, length, _QUERY_BLOCK):
         last = min(first + _QUERY_BLOCK, length)
         low = max(0, mask.first_key(key_start + past + first) - key_start)
-        high = past + last if mask.causal else keys
+        high = min(keys, mask.last_key(key_start + past + last - 1) + 1 - key_start) if mask.causal else keys
         start = max(0, mask.document_start(key_start + past + first) - key_start)
         sinks = range(start, min(start + mask.sinks, low))
         if sinks:

@@ -121,6 +121,8 @@ def _visible(mask: MaskSpec, queries: Span, keys: Span) -> Iterator[Tile]:
             )
         for tile in found:
             yield tile.moved(start, start)
+    for span in mask.bidirectional:
+        yield from _old_edge(_both(queries, span), _both(keys, span), 0)
 
 
 def _documents(starts: tuple[int, ...], queries: Span, keys: Span) -> Iterator[Span]:
@@ -173,7 +175,7 @@ def _triangle(queries: Span, keys: Span) -> Iterator[Tile]:
 
 
 def _old_edge(queries: Span, keys: Span, window: int) -> Iterator[Tile]:
-    """The pairs with key > query - window: `_triangle`, seen from the other end."""
+    """The pairs with key > query - window: `_triangle`, seen from the other end. With no window: all later keys."""
     back = window - 1  # the oldest key of query q is q - back
     first, last = queries[0], min(queries[1], keys[1] + back)
     begin, end = max(keys[0], first - back), keys[1]

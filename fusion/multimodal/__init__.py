@@ -23,6 +23,7 @@ __all__ = [
 
 #: The file of each ``model_type``.
 _FILES = {
+    "gemma3": "gemma3",
     "idefics3": "idefics3",
     "llava": "llava",
     "llava_next": "llava_next",

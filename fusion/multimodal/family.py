@@ -90,6 +90,7 @@ class MultimodalFamily:
             the checkpoint that is not the decoder's must be one of its parameters or persistent buffers, and the other
             way round. It is also built for its shapes alone, on the ``meta`` device.
         connectors: how to build one for each of the modalities.
+        bidirectional: modalities whose positions in the decoder see each other both ways.
         ignored: endings of names of tensors that carry no weights.
         fallback_template: for directories whose own template writes no media, or that have none.
         begins_chats: as for `Tokenizer`.
@@ -104,6 +105,7 @@ class MultimodalFamily:
     renames: tuple[tuple[str, str], ...]
     modules: Callable[[Mapping[str, Any], DecoderConfig], nn.Module]
     connectors: Callable[[MediaParts], Mapping[Modality, Callable[[], Connector]]]
+    bidirectional: tuple[Modality, ...] = ()
     ignored: tuple[str, ...] = ("embeddings.position_ids",)
     fallback_template: FallbackTemplate | None = None
     begins_chats: bool = True

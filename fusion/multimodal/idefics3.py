@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ...encoders.errors import CheckpointError
 from ...encoders.image import PreprocessConfig, VisionConfig, VisionEncoder, VisionTransformer
 from ...encoders.image.image_encoder import raw_pixels
-from ...encoders.image.processor_files import image_processor
+from ...encoders.image.processor_files import image_processor, processor_settings
 from ...encoders.image.read_config import read_preprocess_config, read_vision_config
 from ...encoders.media import ImageData, Media, Modality
-from ...encoders.storage import read_json, shortened
+from ...encoders.storage import shortened
 from ..config import DecoderConfig
 from ..connectors import Connector
 from ..projector import PixelShuffleProjector
@@ -171,7 +171,7 @@ def tile_reader(parts: MediaParts, processor: Mapping[str, Any] | None, *, cuts:
     assert isinstance(modules, Idefics3Modules), "made by this family"
     splitting = read_splitting(processor, modules.vision_model.config.image_size)
     splitting = splitting if cuts else replace(splitting, cuts=False)
-    slots, promised = _slots(modules, splitting.tile), _promised(parts)
+    slots, promised = _slots(modules, splitting.tile), processor_settings(parts.directory).get("image_seq_len")
     if promised is not None and promised != slots:
         problem = "processor_config.json: image_seq_len is not the number of embeddings that the model makes of a tile."
         raise CheckpointError(problem, given=shortened(promised), expected=slots)
@@ -182,12 +182,6 @@ def tile_reader(parts: MediaParts, processor: Mapping[str, Any] | None, *, cuts:
     steps = read_preprocess_config(own, modules.vision_model.config)
     placeholder = placeholder_text(parts, "image_token_id", default=_PLACEHOLDER)
     return TileReader(modules, splitting, steps, placeholder)
-
-
-def _promised(parts: MediaParts) -> Any:
-    """L as the processor has it, if it says so."""
-    path = parts.directory / "processor_config.json"
-    return read_json(path).get("image_seq_len") if path.is_file() else None
 
 
 def _slots(modules: Idefics3Modules, tile: int) -> int:

@@ -30,6 +30,7 @@ def _sizes(vocabulary: int, hidden: int, mlp: int, layers: int, heads: int, cont
 #: What a text_config of each ``model_type`` means by a field that it leaves out; what the family's own reader already
 #: takes for granted is not listed.
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma3_text": _sizes(262_208, 2304, 9216, 26, 8, 131_072),
     "llama": _sizes(32_000, 4096, 11_008, 32, 32, 2048) | {"rms_norm_eps": 1e-6},
     "mistral": _sizes(32_000, 4096, 14_336, 32, 32, 131_072) | {"rms_norm_eps": 1e-6},
     "qwen2": _sizes(151_936, 4096, 22_016, 32, 32, 32_768) | {"rms_norm_eps": 1e-6},

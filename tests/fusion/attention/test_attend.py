@@ -24,6 +24,7 @@ MASKS: list[dict[str, Any]] = [
     {"documents": (5, 6, 19)},
     {"documents": (11, 30), "window": 6, "sinks": 2},
     {"causal": False, "documents": (13, 29)},
+    {"window": 3, "bidirectional": ((2, 17), (17, 34))},
 ]
 EXACT = {torch.float64: 1e-12, torch.float32: 5e-6}
 

@@ -29,6 +29,9 @@ MASKS: dict[str, dict[str, Any]] = {
     "documents in chunks": {"documents": (9, 21, 523), "window": 5, "sinks": 1, "chunk": 11},
     "documents that see all of themselves": {"causal": False, "documents": (5, 23, 519)},
     "window beyond everything": {"window": 5_000, "sinks": 1},
+    "spans seen both ways": {"bidirectional": ((2, 9), (9, 10), (20, 31), (505, 527))},
+    "spans, window and sinks": {"bidirectional": ((1, 24), (400, 523)), "window": 6, "sinks": 2},
+    "spans in chunks and documents": {"bidirectional": ((4, 9), (30, 36)), "chunk": 7, "documents": (9, 25)},
 }
 # Queries and keys: alone, a prompt, a continued one; below and above a block of 512 queries.
 LENGTHS = [(1, 1), (1, 37), (37, 37), (5, 37), (523, 523), (517, 1031), (1, 1031)]
@@ -143,7 +146,9 @@ def test_a_prompt_in_parts_equals_the_whole() -> None:
         if not mask.causal:
             continue
         whole = attention(query, key, value, mask)
-        for first, last in itertools.pairwise((0, 1, 14, 17, 43)):
+        spans = mask.bidirectional  # are read whole
+        cuts = [cut for cut in (0, 1, 14, 17, 43) if not any(first < cut < last for first, last in spans)]
+        for first, last in itertools.pairwise(cuts):
             part = attention(query[:, :, first:last], key[:, :, :last], value[:, :, :last], mask)
             assert difference(part, whole[:, :, first:last]) <= 1e-12
 
@@ -185,6 +190,8 @@ GRADIENT_CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"window": 2, "sinks": 1}, {"scale": 0.3}),
     ({"chunk": 3}, {"softcap": 1.7}),
     ({"window": 3}, {"bias": distance_bias}),
+    ({"bidirectional": ((1, 4),), "window": 2}, {}),
+    ({"bidirectional": ((0, 3), (4, 5))}, {"bias": distance_bias, "softcap": 1.7}),
 ]
 
 

@@ -19,6 +19,10 @@ PICTURES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "chunk=3": ({"chunk": 3}, "x...... xx..... xxx.... ...x... ...xx.. ...xxx. ......x"),
     "documents=(2, 5)": ({"documents": (2, 5)}, "x...... xx..... ..x.... ..xx... ..xxx.. .....x. .....xx"),
+    "bidirectional=((2, 5),)": (
+        {"bidirectional": ((2, 5),)},
+        "x...... xx..... xxxxx.. xxxxx.. xxxxx.. xxxxxx. xxxxxxx",
+    ),
 }
 COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "not causal": ({"causal": False}, " ".join(["xxxxxxx"] * 7)),
@@ -33,6 +37,10 @@ COMBINED: dict[str, tuple[dict[str, Any], str]] = {
     "sinks and chunks count from the document's beginning": (
         {"window": 1, "sinks": 1, "chunk": 3, "documents": (2,)},
         "x...... xx..... ..x.... ..xx... ..x.x.. .....x. ......x",
+    ),
+    "a window hides what is earlier in a span, not what is later": (
+        {"window": 2, "bidirectional": ((1, 5), (5, 7))},
+        "x...... xxxxx.. .xxxx.. ..xxx.. ...xx.. ....xxx .....xx",
     ),
     "sinks do not cross chunks": (
         {"window": 2, "sinks": 1, "chunk": 4},
@@ -55,7 +63,7 @@ def test_masks_look_like_their_pictures(name: str) -> None:
 
 def test_the_documentation_shows_the_same_pictures() -> None:
     assert MaskSpec.__doc__ is not None
-    lines = [line.split() for line in MaskSpec.__doc__.splitlines() if re.fullmatch(r"(\s+[x.]{7}){5}", line)]
+    lines = [line.split() for line in MaskSpec.__doc__.splitlines() if re.fullmatch(r"(\s+[x.]{7}){6}", line)]
     assert [" ".join(column) for column in zip(*lines, strict=True)] == [text for _, text in PICTURES.values()]
 
 
@@ -108,6 +116,12 @@ def test_positions_need_not_begin_at_zero_or_follow_each_other() -> None:
         {"documents": (0, 3)},
         {"documents": (5, 3)},
         {"documents": (3, 3)},
+        {"causal": False, "bidirectional": ((1, 3),)},
+        {"bidirectional": ((3, 3),)},
+        {"bidirectional": ((-1, 3),)},
+        {"bidirectional": ((3, 5), (4, 6))},
+        {"bidirectional": ((5, 7), (2, 3))},
+        {"documents": (4,), "bidirectional": ((3, 5),)},
     ],
     ids=str,
 )
@@ -115,3 +129,11 @@ def test_masks_that_cannot_be_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError) as caught:
         MaskSpec(**fields)
     assert all(name in str(caught.value) for name in fields if name != "causal")
+
+
+def test_the_last_key_is_the_last_that_is_seen() -> None:
+    positions = torch.arange(23)
+    for spans in ((), ((0, 1), (4, 9), (9, 12), (20, 23))):
+        mask = MaskSpec(window=3, bidirectional=spans)
+        seen = mask.dense(positions, positions).int()
+        assert [mask.last_key(query) for query in range(23)] == (22 - seen.flip(1).argmax(1)).tolist()

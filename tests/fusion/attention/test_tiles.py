@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import torch
 from sensorium.fusion.attention import MaskSpec, Span, Tile, TileKind, plan_tiles
@@ -45,7 +46,12 @@ def some_mask(draw: random.Random, length: int) -> MaskSpec:
     if draw.random() < 0.1:
         return MaskSpec(causal=False, documents=documents)
     sizes = [draw.randint(1, length + 2) if draw.random() < 0.6 else None for _ in range(2)]
-    return MaskSpec(window=sizes[0], chunk=sizes[1], sinks=draw.choice((0, 0, 1, 2, 5)), documents=documents)
+    mask = MaskSpec(window=sizes[0], chunk=sizes[1], sinks=draw.choice((0, 0, 1, 2, 5)), documents=documents)
+    if draw.random() < 0.5:
+        return mask
+    spans = sorted(span for span in some_spans(draw, length + 2) if span[0] < span[1])
+    whole = [span for span in spans if mask.document_start(span[0]) == mask.document_start(span[1] - 1)]
+    return replace(mask, bidirectional=tuple(whole))
 
 
 def test_every_visible_pair_is_covered_once() -> None:
@@ -72,6 +78,7 @@ def test_a_whole_mask_takes_few_tiles() -> None:
     # Two squares for each window of queries, and a tile for the sinks of all.
     assert count(MaskSpec(window=1025), 32_768) == 2 * 32 - 1
     assert count(MaskSpec(window=1025, sinks=4), 32_768) <= 2 * 32 + 2
+    assert count(MaskSpec(bidirectional=((5, 261), (300, 556))), 1000) == 3
     assert count(MaskSpec(documents=tuple(range(1000, 1_000_000, 1000))), 1_000_000) == 1000
 
 

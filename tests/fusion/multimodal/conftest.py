@@ -107,6 +107,8 @@ def in_doubles(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     for name, buffer in twin.named_buffers():
         if "inv_freq" in name:
             buffer.data = buffer.data.float()  # rotary angles are float32 in both
+        if name.endswith("embed_scale"):  # was rounded to float32 when the model was built
+            buffer.data = torch.tensor(twin.config.get_text_config().hidden_size ** 0.5, dtype=torch.float64)
     wide = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
     with KeepsDoubles():
         return twin(**wide).logits[0]
@@ -132,7 +134,8 @@ def assert_equals(reference: Made, conversation: Conversation) -> None:
     double = sdk.load(reference.folder, dtype=torch.float64, device="cpu").engine
     embedded = double.media.embed(plan)  # type: ignore[attr-defined]
     with torch.no_grad():
-        logits = double.decoder(embeddings=embedded)[0]  # type: ignore[attr-defined]
+        spans = double.media.bidirectional(plan)  # type: ignore[attr-defined]
+        logits = double.decoder(embeddings=embedded, bidirectional=spans)[0]  # type: ignore[attr-defined]
     assert relative(logits, in_doubles(reference.model, inputs)) <= 1e-9
 
 
@@ -205,8 +208,8 @@ def text() -> dict[str, Any]:
     return TEXT
 
 
-def tokenizer(*tokens: AddedToken, template: str = TEMPLATE) -> Any:
-    """A small byte-level tokenizer that begins texts with ``<s>``."""
+def tokenizer(*tokens: AddedToken, template: str = TEMPLATE, roles: Mapping[str, str] | None = None) -> Any:
+    """A small byte-level tokenizer that begins texts with ``<s>``; `roles` name some of the tokens."""
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -216,8 +219,9 @@ def tokenizer(*tokens: AddedToken, template: str = TEMPLATE) -> Any:
     backend.train_from_iterator(["USER: What is in this picture? ASSISTANT: It is a cat."] * 9, trainer)
     backend.add_tokens(list(tokens))
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **roles)
+    usual = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    more = {"extra_special_tokens": dict(roles)} if roles else {}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **usual, **more)
 
 
 @pytest.fixture(scope="session")
