@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from ..sdk.hub import resolve
 from ..sdk.info import families
 from ..sdk.options import options_from
 from .bundles import export_command, verify_command
+from .ring import Launch
 from .terminal import (
     human_bytes,
     human_count,
@@ -121,6 +123,21 @@ def ask(
     _tell(answer.result, quiet=quiet or as_json)
     if timings:
         print(timing_line(answer.result), file=sys.stderr)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def ring(
+    arguments: Annotated[list[str], typer.Argument(help="What `sensorium ask` takes: a question, files, options.")],
+    processes: Annotated[int, typer.Option(help="Processes on this host.")] = 2,
+    hosts: Annotated[int, typer.Option(help="Hosts that take part; start this command on each.")] = 1,
+    host_rank: Annotated[int, typer.Option(help="Which of the hosts this is, from 0.")] = 0,
+    rendezvous: Annotated[str | None, typer.Option(help="Where hosts meet: the first one's name:port.")] = None,
+) -> None:
+    """Ask about texts that are shared by many processes, on one host or several."""
+    command = Launch(processes, hosts, host_rank, rendezvous).command(arguments)
+    share = max(1, (os.cpu_count() or 1) // processes)
+    done = subprocess.run(command, env={"OMP_NUM_THREADS": str(share)} | os.environ, check=False)
+    raise typer.Exit(1 if done.returncode else 0)
 
 
 @app.command()

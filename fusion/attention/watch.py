@@ -80,12 +80,17 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         """Ends; a rank that ends with an error of its own is lost for the others."""
         del _watches[self._group]
+        if isinstance(error, SystemExit) and not error.code:
+            error = None
         if error is not None and self._verdict is None:
             self._verdict = self._rank, f"it ended with {kind.__name__ if kind else 'an error'}: {error}"
         self._ended.set()
         self._queue.put(None)
         self._thread.join(2.0)  # so that it says its last word before this process ends
-        if error is not None:  # a thread that comes back from the transport while Python ends would crash it
+        # A thread that comes back from the transport, or lets go of what it sent, while Python ends would crash it.
+        if error is None:
+            self._waiter.join()
+        else:
             atexit.register(self._waiter.join, _FAREWELL)
 
     def count(self) -> None:
