@@ -5,11 +5,12 @@ Legend: R ranks.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -76,15 +77,18 @@ def main() -> None:
     dist.broadcast_object_list(seed)
     sys.argv = ["sensorium", "ask", *_alike(sys.argv[1:], seed[0], f"cuda:{local}" if on_gpus else None)]
     code: object = 0
+    notes = io.StringIO()  # of another rank than the first; they matter if it fails
     try:
         with parallel(patience=_PATIENCE):
             if dist.get_rank() == 0:
                 cli.main()
             else:
-                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                with redirect_stdout(io.StringIO()), redirect_stderr(notes):
                     cli.main()
     except SystemExit as ended:
         code = ended.code
+    if code:
+        sys.stderr.write(notes.getvalue())
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     if code:

@@ -58,4 +58,5 @@ def test_the_real_model_answers_once(nano_file: Path) -> None:
     command = [sys.executable, "-m", "sensorium.apps.cli", "ring", "Count from 1 to 10."]
     command += ["--temperature", "0.01", "--max-new-tokens", "12"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert (done.returncode, done.stdout) == (0, "1. 1\n2. 2\n3. \n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1. 1\n2. 2\n3.\n"), done.stderr
+    assert done.stderr.count("[ended after 12 tokens") == 1
