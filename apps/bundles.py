@@ -22,6 +22,7 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
     out: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
     quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4 or mixed.")] = "int4",
+    adapter: Annotated[str | None, typer.Option(help="A LoRA directory that is merged into the model.")] = None,
     context_length: ContextLength = None,
     archive: Annotated[Path | None, typer.Option(help="Write the bundle into one file, too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -37,9 +38,8 @@ def export_command(
         if not silent:
             print(f"{step} …", file=sys.stderr)
 
-    manifest = export(
-        model, out, quant=quant, overwrite=overwrite, context_length=context_length, quiet=silent, tell=tell
-    )
+    chosen = {"quant": quant, "adapter": adapter, "context_length": context_length, "overwrite": overwrite}
+    manifest = export(model, out, **chosen, quiet=silent, tell=tell)  # type: ignore[arg-type]
     if archive is not None:
         from ..mobile_export.bundle import pack
 

@@ -47,6 +47,7 @@ def export(
     quant: str = "int4",
     overwrite: bool = False,
     context_length: int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
@@ -58,6 +59,7 @@ def export(
         quant: ``fp32``, ``fp16``, ``int8``, ``int4``, or ``mixed``: 4 bits in the gated MLPs, 8 elsewhere.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
+        adapter: a LoRA directory in PEFT's format that is merged into the weights.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
 
@@ -75,18 +77,20 @@ def export(
     path = resolve(source, quiet=quiet)
     import torch
 
-    from ..fusion.checkpoints import load_checkpoint, open_checkpoint
+    from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
     from ..mobile_export.export import ExportSource, export_bundle
     from ..mobile_export.quantization import QUANTIZATIONS
 
     checkpoint = open_checkpoint(path)
     try:
         tell("loading the model")
+        if adapter is not None:
+            merge_low_rank(checkpoint, Path(adapter))
         decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
         made = ExportSource(
             decoder=decoder,
             tokenizer=checkpoint_tokenizer(checkpoint),
-            name=str(source),
+            name=str(source) if adapter is None else f"{source} with {adapter}",
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),

@@ -31,6 +31,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     engine: str = "auto",
+    adapter: str | os.PathLike[str] | None = None,
     quiet: bool = True,
 ) -> Model:
     """Loads a model.
@@ -41,6 +42,7 @@ def load(
         dtype: ``float32``, ``bfloat16`` or ``float16``. None keeps the checkpoint's, and takes bfloat16 for quantized
             ones; on processors without it, float32.
         engine: ``torch``, or ``onnx`` for an exported bundle; ``auto`` takes the one that the model needs.
+        adapter: a LoRA directory in PEFT's format that is merged into the weights.
         quiet: show no progress.
 
     Raises:
@@ -52,16 +54,18 @@ def load(
     _check_names(engine, dtype)
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
-        return _bundle(path, engine, device, dtype)
+        return _bundle(path, engine, device, dtype, adapter)
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
-    from ..fusion.checkpoints import load_checkpoint, open_checkpoint
+    from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
     from .torch_engine import TorchEngine, memory_guard
 
     where = _device(device)
     checkpoint = open_checkpoint(path)
     try:
+        if adapter is not None:
+            merge_low_rank(checkpoint, Path(adapter))
         wanted = _dtype(dtype, checkpoint.dtype, where)
         work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
@@ -99,12 +103,12 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         checkpoint.close()
 
 
-def _bundle(path: Path, engine: str, device: object, dtype: object) -> Model:
+def _bundle(path: Path, engine: str, device: object, dtype: object, adapter: object) -> Model:
     """An exported bundle, run by ONNX Runtime without torch."""
     from ..mobile_export.runtime import Bundle
     from .onnx_engine import OnnxEngine
 
-    asked = {"engine": engine if engine == "torch" else None, "dtype": dtype}
+    asked = {"engine": engine if engine == "torch" else None, "dtype": dtype, "adapter": adapter}
     asked["device"] = None if device in ("auto", "cpu") else device
     wrong = [f"{name}={value}" for name, value in asked.items() if value is not None]
     if wrong:

@@ -5,34 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-import transformers
 from sensorium import sdk
-from sensorium.sdk.testing import byte_tokenizer
 
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 1600,
-}
+from ..checkpoints import byte_llama
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama that reads bytes."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = byte_tokenizer()
-    tokenizer.save(folder)
-    torch.manual_seed(7)
-    config = transformers.LlamaConfig(vocab_size=tokenizer.vocabulary_size, tie_word_embeddings=True, **SIZES)
-    model = transformers.LlamaForCausalLM(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
-    return folder
+    return byte_llama(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from sensorium import sdk
 from sensorium.mobile_export.bundle import FORMAT, MANIFEST, file_entries, pack, read_manifest, unpack, write_manifest
 from sensorium.mobile_export.runtime import Bundle
 
+WEIGHTS = "adapter_model.safetensors"
 PROMPTS = ("Hello", "How are you?", "x" * 40)
 
 
@@ -42,6 +45,25 @@ def test_a_bundle_answers_as_its_model(quant: str, checkpoint: Path, tmp_path: P
         assert manifest.figures["answers_changed"] == 0 and manifest.figures["agreement"] == 1
         for prompt in PROMPTS:
             assert model.ask(prompt, max_new_tokens=12).tokens == torch_model.ask(prompt, max_new_tokens=12).tokens
+
+
+def test_an_adapter_is_merged(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(3)
+    layer = "base_model.model.model.layers.1.mlp.down_proj"
+    shapes = {f"{layer}.lora_A.weight": (5, 80), f"{layer}.lora_B.weight": (48, 5)}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file({name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}, adapter / WEIGHTS)
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 5, "lora_alpha": 9}))
+    manifest = sdk.export(checkpoint, tmp_path / "out", quant="fp32", adapter=adapter)
+    assert str(adapter) in manifest.source
+    tokens = sdk.load(bundle).encode(PROMPTS[1])
+    tuned = sdk.load(checkpoint, adapter=adapter, dtype="float32", device="cpu").logits(tokens)
+    plain = sdk.load(checkpoint, dtype="float32", device="cpu").logits(tokens)
+    assert np.abs(tuned - plain).max() > 0.1 * np.abs(plain).max()
+    assert np.abs(sdk.load(tmp_path / "out").logits(tokens) - tuned).max() <= 1e-5 * np.abs(tuned).max()
+    with pytest.raises(sdk.OptionError, match="adapter"):
+        sdk.load(bundle, adapter=adapter)
 
 
 def test_batches_beams_and_seeds_work_as_with_torch(bundle: Path) -> None:

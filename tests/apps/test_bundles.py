@@ -1,0 +1,69 @@
+"""``sensorium export`` and ``verify``: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sensorium import sdk
+from sensorium.mobile_export.bundle import unpack
+
+from ..checkpoints import byte_llama
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that reads bytes."""
+    return byte_llama(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_a_model_is_exported_and_verified(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    out, archive = tmp_path / "out", tmp_path / "out.zip"
+    done = terminal.run("export", str(checkpoint), str(out), "--quant", "int8", "--archive", str(archive))
+    assert done.code == 0 and "writing graphs (int8) …" in done.err and "packing …" in done.err
+    rows = dict(line.split("  ", 1) for line in done.out.splitlines())
+    assert rows["bundle"].strip() == str(out) and rows["quantization"].strip() == "int8"
+    assert "before" in rows["perplexity"] and "answers changed" in rows["divergence"]
+    unpack(archive, tmp_path / "back")
+    done = terminal.run("verify", str(tmp_path / "back"))
+    header, *goldens, blank, last = done.out.splitlines()
+    assert done.code == 0 and header.split()[:2] == ["GOLDEN", "RESULT"] and blank == ""
+    assert len(goldens) == 4 and all("passed" in line for line in goldens)
+    assert last.endswith("files are as they were exported")
+
+
+def test_programs_read_json(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = terminal.run("export", str(checkpoint), str(out), "--quant", "fp32", "--context-length", "600", "--json")
+    found = json.loads(done.out)
+    assert done.err == "" and found["decoder"]["context_length"] == 600 and found["figures"]["agreement"] == 1.0
+    found = json.loads(terminal.run("verify", str(out), "--json").out)
+    assert found["passed"] and len(found["goldens"]) == 4
+
+
+def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.zip"
+    taken.write_bytes(b"dear")
+    for arguments, told in (
+        (["export", str(checkpoint), str(tmp_path / "out"), "--quant", "int3"], "fp32, fp16, int8, int4, mixed"),
+        (["export", str(checkpoint), str(tmp_path / "out"), "--archive", str(taken)], "such a file already"),
+        (["export", str(checkpoint), str(tmp_path / "out"), "--adapter", str(tmp_path)], "adapter_config.json"),
+        (["export", str(checkpoint), str(checkpoint)], "something already"),
+        (["verify", str(checkpoint)], "manifest"),
+    ):
+        done = terminal.run(*arguments)
+        assert done.code == 1 and told in done.err, done
+    assert taken.read_bytes() == b"dear" and not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_was_changed_fails(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sdk.export(checkpoint, out, quant="fp32")
+    weights = out / "model.onnx.data"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    done = terminal.run("verify", str(out))
+    assert done.code == 1 and "model.onnx.data" in done.err and done.out == ""
