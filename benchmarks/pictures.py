@@ -14,10 +14,14 @@ import random
 from pathlib import Path
 
 from sensorium import sdk
+from sensorium.encoders.image import imagenet_labels
+from sensorium.fusion.connectors.nano import picture_encoder
+from sensorium.sdk.hub import resolve_part
 from sensorium.training.nano.pictures import shape_questions
 
 from .measure import print_table
 
+_CLASSES = 3
 QUESTION = "What is in this picture?"
 OPENCV = Path("/usr/share/doc/opencv-doc/examples/data")
 
@@ -28,7 +32,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300)
     arguments = parser.parse_args()
     model = sdk.load("nano")
-    rows = [_photos(model), _shapes(model, arguments.questions), _places(model, arguments.questions // 3)]
+    rows = [*_photos(model), _shapes(model, arguments.questions), _places(model, arguments.questions // 3)]
     print_table(("task", "right", "of", "share"), [(*row, f"{row[1] / row[2]:.1%}") for row in rows])
 
 
@@ -54,15 +58,24 @@ def photo_paths() -> dict[Path, list[str]]:
     return found
 
 
-def _photos(model: sdk.Model) -> tuple[str, int, int]:
-    right, photos = 0, photo_paths()
+def _photos(model: sdk.Model) -> list[tuple[str, int, int]]:
+    encoder = picture_encoder(resolve_part("nano", "image-encoder"))
+    right, named, photos = 0, 0, photo_paths()
     for path, words in photos.items():
-        answer = model.ask(QUESTION, sdk.Image(path), max_new_tokens=24).text
+        picture = sdk.Image(path)
+        answer = model.ask(QUESTION, picture, max_new_tokens=24).text
         hit = any(word in answer.lower() for word in words)
         right += hit
         if not hit:
             print(f"miss: {path.name}: {answer}")
-    return "photos of ImageNet classes", right, len(photos)
+        likeliest = encoder.logits([picture.data])[0].topk(_CLASSES).indices.tolist()
+        classes = ", ".join(imagenet_labels()[label] for label in likeliest)
+        told = model.ask(f"A picture shows one or more of these: {classes}. {QUESTION}", max_new_tokens=24).text
+        named += any(word in told.lower() for word in words)
+    return [
+        ("photos of ImageNet classes", right, len(photos)),
+        (f"the same, the {_CLASSES} likeliest classes as text", named, len(photos)),
+    ]
 
 
 def _shapes(model: sdk.Model, count: int) -> tuple[str, int, int]:
