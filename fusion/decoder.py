@@ -23,6 +23,7 @@ from .context_parallel import current, share_of
 from .layers import MLP, Experts, Norm
 from .packing import PackedLinears
 from .positions import BucketedBias, RelativeBias
+from .quantized_cache import CachePrecision, QuantizedCache, QuantizedLayer
 from .rope import RotaryTable, apply_rope
 from .share import Share
 from .shared_cache import SharedCache, mask_of
@@ -130,7 +131,12 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         query, key, value = qkv
         layer = cache.layers[self.layer]
-        options = {"scale": self.scale, "softcap": self.softcap}
+        options: dict[str, Any] = {"scale": self.scale, "softcap": self.softcap}
+        if isinstance(layer, QuantizedLayer):
+            if bias is not None:
+                hint = "use a model with rotary or learned positions, or an exact cache"
+                raise UnsupportedInputError("Positions that act on scores need an exact cache.", hint=hint)
+            return layer.attention(qkv, cache.lengths[0], step.mask(self.mask), **options)
         if cache.rows == 1 and (query.shape[2] > 1 or bias is not None):
             keys, values, start = layer.extend(key, value, cache.lengths[0])
             return attention(query, keys, values, step.mask(self.mask), key_start=start, bias=bias, **options)
@@ -216,12 +222,26 @@ class Decoder(nn.Module):
         """The weights' element type."""
         return self.model.embed_tokens.weight.dtype
 
-    def new_cache(self, rows: int = 1) -> KeyValueCache:
-        """An empty key/value cache for `rows` rows; under `parallel` for one, which the ranks share."""
+    def new_cache(self, rows: int = 1, *, precision: CachePrecision = "exact") -> KeyValueCache:
+        """An empty key/value cache for `rows` rows; under `parallel` for one, which the ranks share.
+
+        Args:
+            rows: at least 1; a cache that is not exact has one.
+            precision: ``int8`` or ``int4`` keep all but the newest positions in fewer bits: results are approximate.
+
+        Raises:
+            InvalidInputError: more than one row where there can be only one.
+            UnsupportedInputError: a cache in fewer bits under `parallel`.
+        """
         ranks = current()
-        if ranks is None:
-            return KeyValueCache(self.config, rows)
-        cache = SharedCache(self.config, ranks.peers)
+        if precision == "exact":
+            if ranks is None:
+                return KeyValueCache(self.config, rows)
+            cache: KeyValueCache = SharedCache(self.config, ranks.peers)
+        elif ranks is None:
+            cache = QuantizedCache(self.config, precision)
+        else:
+            raise UnsupportedInputError("The ranks of a group share exact caches.", given=precision, expected="exact")
         cache.select(range(rows))
         return cache
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..encoders.errors import CheckpointError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
+    from ..fusion.quantized_cache import CachePrecision
 
 __all__ = ["checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
 
+_CACHES = ("exact", "int8", "int4")
 _ENGINES = ("auto", "torch", "onnx")
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -32,6 +35,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     engine: str = "auto",
     adapter: str | os.PathLike[str] | None = None,
+    cache_precision: str = "exact",
     quiet: bool = True,
 ) -> Model:
     """Loads a model.
@@ -43,6 +47,8 @@ def load(
             ones; on processors without it, float32.
         engine: ``torch``, or ``onnx`` for an exported bundle; ``auto`` takes the one that the model needs.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
+            memory, at some loss; ``exact`` as the model computes them.
         quiet: show no progress.
 
     Raises:
@@ -51,10 +57,11 @@ def load(
         OptionError: an unknown engine, device or dtype.
         EngineError: it does not fit into memory.
     """
-    _check_names(engine, dtype)
+    _check_names(engine, dtype, cache_precision)
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
-        return _bundle(path, engine, device, dtype, adapter)
+        asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
+        return _bundle(path, asked | {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")})
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
@@ -72,7 +79,8 @@ def load(
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = checkpoint_tokenizer(checkpoint)
             media = _media(checkpoint, decoder, tokenizer) or _card_media(source, decoder, tokenizer, quiet)
-            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, **media)
+            precision = cast("CachePrecision", cache_precision)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache_precision=precision, **media)
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
@@ -103,14 +111,17 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         checkpoint.close()
 
 
-def _bundle(path: Path, engine: str, device: object, dtype: object, adapter: object) -> Model:
-    """An exported bundle, run by ONNX Runtime without torch."""
+def _bundle(path: Path, asked: Mapping[str, tuple[object, ...]]) -> Model:
+    """An exported bundle, run by ONNX Runtime without torch.
+
+    Args:
+        path: its directory.
+        asked: each option that a bundle leaves no choice in, with what was asked and what may be asked besides None.
+    """
     from ..mobile_export.runtime import Bundle
     from .onnx_engine import OnnxEngine
 
-    asked = {"engine": engine if engine == "torch" else None, "dtype": dtype, "adapter": adapter}
-    asked["device"] = None if device in ("auto", "cpu") else device
-    wrong = [f"{name}={value}" for name, value in asked.items() if value is not None]
+    wrong = [f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right)]
     if wrong:
         hint = "leave it out, or load the model that the bundle was made from"
         raise OptionError("A bundle runs on the CPU as it was exported.", given=", ".join(wrong), hint=hint)
@@ -156,12 +167,14 @@ def _card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: b
     return {"media": media, "adapter": switch}
 
 
-def _check_names(engine: object, dtype: object) -> None:
+def _check_names(engine: object, dtype: object, cache_precision: object) -> None:
     """What can be told before anything is fetched or imported."""
     if engine not in _ENGINES:
         raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(_DTYPES))
+    if cache_precision not in _CACHES:
+        raise OptionError("A cache has no such precision.", given=cache_precision, expected=", ".join(_CACHES))
 
 
 def _device(name: str | torch.device) -> torch.device:

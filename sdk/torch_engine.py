@@ -22,6 +22,7 @@ from ..fusion.context_parallel import current
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from ..fusion.plan import PromptPlan
+from ..fusion.quantized_cache import CachePrecision
 from .engine import EngineInfo, EngineState
 
 __all__ = ["TorchEngine", "TorchState", "memory_guard"]
@@ -130,6 +131,7 @@ class TorchEngine:
         rows_together: decode all rows of a batch in one pass, which is faster, but matrix kernels round differently
             for another number of rows: in bfloat16 a batch then differs from its prompts asked alone every few dozen
             tokens. None does so in float32, where answers stayed the same (docs/decisions/0006).
+        cache_precision: of what is cached of a text; rows of caches that are not exact decode one by one.
     """
 
     def __init__(
@@ -140,11 +142,14 @@ class TorchEngine:
         media: MultimodalModel | None = None,
         adapter: AdapterSwitch | None = None,
         rows_together: bool | None = None,
+        cache_precision: CachePrecision = "exact",
     ) -> None:
         self.decoder = decoder.eval()
         self.media, self.adapter = media, adapter
         self._raw_config = raw_config
-        self._together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
+        together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
+        self._together = together and cache_precision == "exact"
+        self._cache_precision: CachePrecision = cache_precision
         decoder.pack()
 
     @property
@@ -223,7 +228,7 @@ class TorchEngine:
     def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
         for row in rows:
-            cache = self.decoder.new_cache()
+            cache = self.decoder.new_cache(precision=self._cache_precision)
             last = None
             for chunk in self._chunks(row):
                 last = self._forward(chunk, cache, adapted=row.adapted, bidirectional=row.bidirectional)

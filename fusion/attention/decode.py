@@ -13,7 +13,7 @@ from .attend import Accumulator, wide_dtype
 from .exchange import Peers
 from .kernels import choose_kernel
 
-__all__ = ["decode_attention", "decode_over_ranks"]
+__all__ = ["decode_attention", "decode_over_ranks", "decode_part"]
 
 # From here on two matrix products read a bfloat16 cache faster than the fused kernel (1.0 against 2.8 ms at 32k slots).
 _LONG = 2048  # slots
@@ -86,13 +86,23 @@ def decode_over_ranks(
     """
     size = value.shape[-1]
     merged = Accumulator(query, size)
-    for part in peers.gather(_packed_part(query, key, value, scale, softcap)):
+    for part in peers.gather(decode_part(query, key, value, scale, softcap)):
         merged.add((0, 1), part[..., :size], part[..., size])
     return merged.out.to(query.dtype)
 
 
-def _packed_part(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """Output and lse over these slots alone: [B, H, 1, d + 1], float32 or float64."""
+def decode_part(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """One query over these slots alone: its output and, behind it, its lse, to be merged with others.
+
+    Args:
+        query: [B, H, 1, d].
+        key, value: [B, Hkv, S, d]; S may be 0.
+        scale: on the scores.
+        softcap: scores become ``cap * tanh(score / cap)``.
+
+    Returns:
+        [B, H, 1, d + 1], float32 or float64.
+    """
     wide = wide_dtype(query.dtype)
     if not key.shape[2]:
         packed = query.new_zeros(*query.shape[:3], value.shape[-1] + 1, dtype=wide)

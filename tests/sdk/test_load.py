@@ -101,7 +101,7 @@ def test_what_does_not_exist_is_named(folder: Path, options: dict[str, Any], nam
 def test_wrong_names_are_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("sensorium.sdk.load")  # the package has a function of that name
     monkeypatch.setattr(module, "resolve", lambda *args, **kwargs: pytest.fail("fetched"))
-    for options in ({"engine": "cuda"}, {"dtype": "int8"}):
+    for options in ({"engine": "cuda"}, {"dtype": "int8"}, {"cache_precision": "int2"}):
         with pytest.raises(sdk.OptionError):
             sdk.load("nano", **options)  # type: ignore[arg-type]
 

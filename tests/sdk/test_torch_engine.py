@@ -185,3 +185,17 @@ def test_out_of_memory_lets_go_of_what_was_computed() -> None:
 def test_other_failures_are_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_guard("work"):
         raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_a_cache_in_fewer_bits_serves_rows_beams_and_long_prompts(letters: Any) -> None:
+    """Prompts of several groups of positions: near the exact cache's logits, whatever they decode together with."""
+    prompts = [[(number * number + row) % V for number in range(length)] for row, length in enumerate((700, 40, 300))]
+    exact, small = engine("full"), engine("full", cache_precision="int8")
+    for options in ({}, {"beams": 3}):
+        alone = [answers(small, letters(), [prompt], **options)[0] for prompt in prompts]
+        assert answers(small, letters(), prompts, **options) == alone
+    state, _ = small.prefill(prompts)
+    reference, _ = exact.prefill(prompts)
+    found, expected = small.step(state, [5, 6, 7]), exact.step(reference, [5, 6, 7])
+    assert 0 < np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+    assert sum(cache.nbytes() for cache in state.caches) < 0.6 * sum(cache.nbytes() for cache in reference.caches)
