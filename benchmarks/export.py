@@ -1,0 +1,166 @@
+"""Speed, start and memory of an exported bundle beside onnxruntime-genai and `transformers`, on the same threads.
+
+    python -m benchmarks.export [--quant int4] [--prompt-tokens 512] [--new-tokens 128] [--rounds 5]
+
+onnxruntime-genai runs our bundle as it is, and the int4 build that its own builder makes of the same checkpoint (needs
+the package onnx-ir). The memory bandwidth is that of a copy of 256 MB, counted both ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .measure import alternately, in_own_process, peak_memory, print_table, ratio, seconds
+
+QUESTION = "What is the capital of France?"
+Run = Callable[[list[int], int], object]
+
+
+def main() -> None:
+    """Prints three tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quant", default="int4")
+    parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cold", nargs=2, metavar=("ENGINE", "DIRECTORY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.cold:
+        print(json.dumps(_cold(*arguments.cold)))
+        return
+    from sensorium import sdk
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, bundle, built = (Path(folder) / name for name in ("checkpoint", "bundle", "built"))
+        sdk.load("nano", dtype="float32").save(checkpoint, text_only=True)
+        manifest = sdk.export("nano", bundle, quant=arguments.quant)
+        runs: dict[str, Run] = {"Sensorium": _ours(bundle), "genai, our bundle": _genai(bundle)}
+        if _build(checkpoint, built):
+            runs["genai, its own int4"] = _genai(built)
+        runs["transformers, bfloat16"] = _transformers(checkpoint)
+        size = sum(entry.size for entry in manifest.files.values())
+        print(f"{manifest.quantization}, {size / 1e6:.1f} MB, perplexity {manifest.figures['perplexity']}\n")
+        _speeds(
+            runs, arguments.prompt_tokens, arguments.new_tokens, arguments.rounds, (bundle / _WEIGHTS).stat().st_size
+        )
+        runs.clear()
+        _cold_starts({"onnx": bundle, "torch": Path("nano")}, arguments.rounds)
+
+
+_WEIGHTS = "model.onnx.data"
+
+
+def _speeds(runs: dict[str, Run], counts: tuple[int, int, int], weights: int) -> None:
+    prompt, new, rounds = counts
+    tokens = list(range(1000, 1000 + prompt))
+    prefill = alternately({name: lambda run=run: run(tokens, 1) for name, run in runs.items()}, rounds=rounds)
+    decode = alternately({name: lambda run=run: run(tokens[:32], new) for name, run in runs.items()}, rounds=rounds)
+    rows = []
+    for name in runs:
+        speeds = (prompt / prefill[name], new / decode[name])
+        ratios = (ratio(prefill[name], prefill["Sensorium"]), ratio(decode[name], decode["Sensorium"]))
+        rows.append((name, f"{speeds[0]:.0f}", ratios[0], f"{speeds[1]:.1f}", ratios[1]))
+    print_table(("engine", f"prefill {prompt}, tok/s", "Sensorium", f"decode {new}, tok/s", "Sensorium"), rows)
+    limit = _bandwidth() / weights
+    share = new / decode["Sensorium"] / limit
+    print(f"\nReading every weight once a token allows {limit:.0f} tok/s on this machine: {share:.0%} of it.\n")
+
+
+def _bandwidth() -> float:
+    """Bytes a second that a copy of 256 MB reads and writes."""
+    source = np.ones(1 << 25)
+    target = np.empty_like(source)
+    return 2 * source.nbytes / min(seconds(lambda: np.copyto(target, source)) for _ in range(7))
+
+
+def _ours(folder: Path) -> Run:
+    from sensorium.mobile_export.runtime import Bundle
+
+    runner = Bundle(folder).decoder()
+
+    def run(prompt: list[int], new: int) -> object:
+        state = runner.new_state()
+        state.reserve(len(prompt) + new)
+        logits = runner.read(state, np.array([prompt], np.int64))
+        for _ in range(new - 1):
+            logits = runner.step(state, logits[:, -1].argmax(-1, keepdims=True).astype(np.int64))
+        return logits
+
+    return run
+
+
+def _genai(folder: Path) -> Run:
+    import onnxruntime_genai as genai
+
+    config = genai.Config(str(folder))
+    threads = {"intra_op_num_threads": len(os.sched_getaffinity(0))}
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": threads}}}))
+    model = genai.Model(config)
+
+    def run(prompt: list[int], new: int) -> object:
+        options = genai.GeneratorParams(model)
+        length = len(prompt) + new
+        options.set_search_options(max_length=length, min_length=length, do_sample=False)
+        generator = genai.Generator(model, options)
+        generator.append_tokens(prompt)
+        for _ in range(new):
+            generator.generate_next_token()
+        return generator.get_next_tokens()
+
+    return run
+
+
+def _build(checkpoint: Path, out: Path) -> bool:
+    """onnxruntime-genai's own int4 build; false and a reason if it cannot be made."""
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", checkpoint, "-o", out]
+    command += ["-p", "int4", "-e", "cpu", "-c", out.parent / "cache"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"onnxruntime-genai's builder failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return done.returncode == 0
+
+
+def _transformers(folder: Path) -> Run:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+
+    def run(prompt: list[int], new: int) -> object:
+        ids = torch.tensor([prompt])
+        options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
+        with torch.inference_mode():
+            return model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+    return run
+
+
+def _cold_starts(sources: dict[str, Path], rounds: int) -> None:
+    rows = []
+    for name, source in sources.items():
+        runs = [in_own_process("benchmarks.export", "--cold", name, str(source)) for _ in range(rounds)]
+        best = min(runs, key=lambda run: run["seconds"])
+        rows.append((name, f"{best['seconds']:.2f} s", f"{best['peak'] / 1e6:.0f} MB", best["text"]))
+    print_table(("nano, engine", "process start to the first token", "peak memory", "answer"), rows)
+
+
+def _cold(engine: str, source: str) -> dict[str, object]:
+    """One question in a fresh process, up to its first token."""
+    from sensorium import sdk
+
+    text = sdk.load(source, engine=engine).ask(QUESTION, max_new_tokens=1).text
+    return {"text": text, "peak": peak_memory()}
+
+
+if __name__ == "__main__":
+    main()
