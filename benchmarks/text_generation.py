@@ -33,7 +33,7 @@ def main() -> None:
         from sensorium import sdk
 
         model = sdk.load("nano", dtype="bfloat16")
-        model.save(folder)
+        model.save(folder, text_only=True)
         _speeds(folder, arguments.prompt_tokens, arguments.new_tokens, arguments.rounds)
         del model
         _cold_starts(folder, arguments.rounds)

@@ -16,7 +16,7 @@ from sensorium.mobile_export.graphs import DecoderGraph, WeightFile, decoder_gra
 from sensorium.mobile_export.graphs.linear import LinearWriter
 from sensorium.mobile_export.quantization import QUANTIZATIONS
 
-from ..fusion.test_parity import CASES, reference
+from ..references import CASES, reference
 
 LENGTH = 23
 # Frequencies that change with the length; those of LongRoPE only beyond what a graph is asked to hold.

@@ -19,7 +19,8 @@ from skimage import data
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from ...references import KeepsDoubles
 
 Photo = NDArray[np.uint8]
 Sound = NDArray[np.float32]
@@ -66,22 +67,6 @@ class Made:
 
 
 Conversation = Sequence[Mapping[str, Any]]
-
-
-class KeepsDoubles(TorchFunctionMode):
-    """Lets transformers compute in float64 where its code asks for float32 (norms, softmax)."""
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        is_double = bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
-        to_single = func is Tensor.float or (func is Tensor.to and torch.float32 in (*args[1:], kwargs.get("dtype")))
-        if is_double and to_single:
-            return args[0]
-        if is_double and kwargs.get("dtype") == torch.float32:
-            kwargs["dtype"] = torch.float64
-        return func(*args, **kwargs)
 
 
 def asked(conversation: Conversation) -> list[dict[str, Any]]:
