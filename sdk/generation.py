@@ -17,6 +17,7 @@ from .options import GenerationOptions
 from .result import FinishReason, Result, Timings, TokenLogprob, Usage
 from .sampling import Penalties, Sampler, largest, log_softmax
 from .stopping import StopText
+from .structured import Constraint, constraints_of
 from .text import TextTokenizer
 
 __all__ = ["Generation", "Piece", "check_options", "check_prompt", "check_tokens"]
@@ -124,10 +125,11 @@ class Generation:
     ) -> None:
         check_options(options, engine)
         limits = [check_prompt(prompt, engine, options) for prompt in prompts]
+        constraint = constraints_of(tokenizer, options, engine.info.vocabulary_size)
         self._engine, self._copies = engine, options.best_of
         self._prompts = list(prompts)
         self._answers = [
-            _Answer(tokenizer, prompt, options, limit, copy)
+            _Answer(tokenizer, prompt, options, limit, copy, constraint() if constraint else None)
             for prompt, limit in zip(self._prompts, limits, strict=True)
             for copy in range(self._copies)
         ]
@@ -191,12 +193,18 @@ class _Answer:
     """One answer on its way."""
 
     def __init__(
-        self, tokenizer: TextTokenizer, prompt: Sequence[int], options: GenerationOptions, limit: int, copy: int
+        self,
+        tokenizer: TextTokenizer,
+        prompt: Sequence[int],
+        options: GenerationOptions,
+        limit: int,
+        copy: int,
+        constraint: Constraint | None,
     ) -> None:
         self._stop_ids = tokenizer.stop_ids | set(options.stop_tokens)
         self._sampler = Sampler(options, Penalties(options, prompt, self._stop_ids), copy)
         self._stream, self._stop_text = tokenizer.streamer(), StopText(options.stop)
-        self._options, self._limit = options, limit
+        self._options, self._limit, self._constraint = options, limit, constraint
         self._compared: list[float] | None = [] if options.best_of > 1 else None
         self._texts: list[str] = []
         self.tokens: list[int] = []
@@ -212,8 +220,11 @@ class _Answer:
 
     def accept(self, logits: NDArray[np.float32]) -> str:
         """Chooses the next token and returns the text that it makes certain."""
-        token = self._sampler.choose(logits, self.tokens)
+        allowed = logits if self._constraint is None else self._constraint.masked(logits)
+        token = self._sampler.choose(allowed, self.tokens)
         ends = token in self._stop_ids
+        if self._constraint is not None and not ends:
+            self._constraint.take(token)
         if self._compared is not None or (self._options.logprobs is not None and not ends):
             self._note(log_softmax(logits), token, ends=ends)
         if ends:

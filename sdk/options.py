@@ -47,6 +47,10 @@ class GenerationOptions:
             it included.
         beams: width of a beam search; 1 is none.
         length_penalty: beam scores are divided by length ** length_penalty.
+        schema: the answer is JSON that fulfils this JSON schema, a mapping or a pydantic class. Objects that list their
+            properties have no others, unless the schema says so.
+        choices: the answer is one of these texts.
+        regex: the answer matches this regular expression as a whole; no look-around, no back-references.
         default_new_tokens: the most tokens to generate where `max_new_tokens` does not say; a model's own
             generation_config.json sets it.
     """
@@ -69,6 +73,9 @@ class GenerationOptions:
     best_of: int = 1
     beams: int = 1
     length_penalty: float = 1.0
+    schema: Any = None
+    choices: tuple[str, ...] | None = None
+    regex: str | None = None
     default_new_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -105,6 +112,9 @@ class Options(TypedDict, total=False):
     best_of: int | None
     beams: int | None
     length_penalty: float | None
+    schema: Any
+    choices: Sequence[str] | None
+    regex: str | None
 
 
 def options_from(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
@@ -125,14 +135,14 @@ def options_from(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
             hint = f"did you mean {near[0]}?" if near else None
             raise OptionError(f"There is no generation option {name}.", expected=", ".join(names), hint=hint)
     asked = {name: value for name, value in given.items() if value is not None}
-    for name in ("stop", "stop_tokens"):
+    for name in ("stop", "stop_tokens", "choices"):
         if name in asked:
             asked[name] = _several(name, asked[name])
     return GenerationOptions(**(_model_defaults(defaults, asked) | asked))
 
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:
-    one = str if name == "stop" else int
+    one = int if name == "stop_tokens" else str
     try:
         return (value,) if isinstance(value, one) else tuple(value)
     except TypeError:
@@ -237,6 +247,11 @@ def _texts(value: Any) -> bool:
     return all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in value)
 
 
+def _choices(value: Any) -> bool:
+    texts = all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in value)
+    return not isinstance(value, str) and len(value) > 0 and texts
+
+
 def _biases(value: Mapping[Any, Any]) -> bool:
     return all(
         _is_whole(token) and token >= 0 and _is_number(bias) and bias < math.inf for token, bias in value.items()
@@ -263,6 +278,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beams": (_whole(1, 256), "1 to 256"),
     "length_penalty": (_number(-10, 10), "-10 to 10"),
     "default_new_tokens": (_whole(1), "a whole number of at least 1"),
+    "choices": (_choices, f"one text or more, none empty or over {_LONGEST_STOP} characters"),
+    "regex": (lambda value: isinstance(value, str) and value != "", "a regular expression"),
 }
 _OPTIONAL = {field.name for field in dataclasses.fields(GenerationOptions) if field.default is None}
 
@@ -289,6 +306,11 @@ def _contradictions(options: GenerationOptions) -> Iterator[tuple[str, str]]:
         yield "beams: a beam search gives no logprobs for each token.", "leave out logprobs, or beams"
     if not beams and options.length_penalty != 1:
         yield "length_penalty is for a beam search.", "set beams, or leave it out"
+    forms = [name for name in ("schema", "choices", "regex") if getattr(options, name) is not None]
+    if len(forms) > 1:
+        yield f"{' and '.join(forms)} each say what an answer may be.", "leave one of them"
+    if forms and beams:
+        yield f"{forms[0]}: a beam search does not follow it.", "leave out beams"
     if most is not None and options.min_new_tokens > most:
         shown = _shown(options.min_new_tokens), _shown(most)
         yield f"min_new_tokens {shown[0]} is more than max_new_tokens {shown[1]}.", "make them fit each other"

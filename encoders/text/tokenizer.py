@@ -354,6 +354,10 @@ class Tokenizer:
             raise TokenizerError("No such token.", given=number, expected=f"0..{self.vocabulary_size - 1}")
         return b"" if skip_special and number in self._special_ids else data
 
+    def to_json(self) -> str:
+        """What its tokenizer.json would say."""
+        return self._backend.to_str()
+
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
         special = {role: getattr(self.special, role) for role in _ROLES}
