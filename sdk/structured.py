@@ -113,7 +113,9 @@ def _schema_text(schema: Any) -> str:
     try:
         if not isinstance(found, Mapping):
             raise TypeError(type(found).__name__)
-        return json.dumps(_closed(found), allow_nan=False)
+        # A definition may be one of several schemas of an object, which cannot be told from where it stands.
+        text = json.dumps(found, allow_nan=False)
+        return text if '"allOf"' in text else json.dumps(_closed(found))
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(
             "schema is no JSON schema.", given=str(error), expected="a mapping, or a pydantic class"
@@ -121,12 +123,28 @@ def _schema_text(schema: Any) -> str:
 
 
 def _closed(schema: Any) -> Any:
-    """Objects that list their properties have no others, unless the schema says so: a model would never stop adding."""
-    if isinstance(schema, Mapping):
-        inner = {name: _closed(value) for name, value in schema.items()}
-        lists = isinstance(schema.get("properties"), Mapping) and schema.get("type", "object") == "object"
-        return ({"additionalProperties": False} if lists else {}) | inner
-    return [_closed(item) for item in schema] if isinstance(schema, list | tuple) else schema
+    """Objects that list their properties have no others, unless the schema says so: a model would never stop adding.
+
+    Where several schemas speak of one object, each would forbid what the others list: it stays open.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    found = dict(schema)
+    for name in _NAMED & schema.keys():
+        if isinstance(schema[name], Mapping):
+            found[name] = {key: _closed(value) for key, value in schema[name].items()}
+    for name in _SINGLE & schema.keys():
+        found[name] = _closed(schema[name])
+    if not _TOGETHER & schema.keys() and isinstance(schema.get("properties"), Mapping):
+        found.setdefault("additionalProperties", False)
+    elif "properties" not in schema:
+        for name in _LISTED & schema.keys():
+            found[name] = [_closed(value) for value in schema[name]]
+    return found
+
+
+_NAMED, _SINGLE, _LISTED = {"properties", "$defs", "definitions"}, {"items"}, {"anyOf", "oneOf", "prefixItems"}
+_TOGETHER = {"allOf", "anyOf", "oneOf", "if", "$ref", "patternProperties", "unevaluatedProperties"}
 
 
 def _wrapped(tokenizer: Tokenizer, vocabulary_size: int) -> LLTokenizer:
