@@ -63,11 +63,14 @@ class Rope:
         theta: base of the frequencies.
         dimensions: how many of a head's leading dimensions are rotated; even.
         scaling: None for the frequencies as they are.
+        sections: how many of the rotated pairs, fastest first, turn by a position's time, its row and its column
+            (M-RoPE; Wang et al., 2024, Qwen2-VL); () where positions are one number.
     """
 
     theta: float = 10_000.0
     dimensions: int
     scaling: RopeScaling | None = None
+    sections: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +278,10 @@ def _rope_problems(rope: Rope, head_size: int) -> list[str]:
     found, scaling = [], rope.scaling
     if rope.dimensions % 2 or not 0 < rope.dimensions <= head_size:
         found.append(f"{rope.dimensions} rotary dimensions in heads of {head_size}")
+    if rope.sections and (
+        min(rope.sections) < 0 or len(rope.sections) != 3 or sum(rope.sections) * 2 != rope.dimensions
+    ):
+        found.append(f"rotary sections {list(rope.sections)[:9]} of {rope.dimensions // 2} pairs")
     if scaling is None:
         return found
     if scaling.kind in ("yarn", "llama3", "longrope") and scaling.original_length < 2:

@@ -24,7 +24,7 @@ from .layers import MLP, Experts, Norm
 from .packing import PackedLinears
 from .positions import BucketedBias, RelativeBias
 from .quantized_cache import CachePrecision, QuantizedCache, QuantizedLayer
-from .rope import RotaryTable, apply_rope
+from .rope import RotaryTable, apply_rope, positions_used
 from .share import Share
 from .shared_cache import SharedCache, mask_of
 
@@ -285,7 +285,9 @@ class Decoder(nn.Module):
 
         Args:
             tokens: ids [B, T]; or `embeddings` [B, T, D] in their place, as `embed` returns them.
-            positions: [B, T] for other positions than 0, 1, 2 …; only without a cache.
+            positions: [B, T] for other positions than those that follow the cache's or begin at 0, by which rotary and
+                learned embeddings go; who sees whom goes by the order. [3, B, T], a position's time, row and column,
+                for a rope with sections.
             cache: past keys and values; the new ones are added to it. One row may bring any T; several rows bring
                 one position each.
             bidirectional: spans of places in the text (first, one behind the last), counted with the cache's, whose
@@ -334,17 +336,10 @@ class Decoder(nn.Module):
                 given=f"{'embeddings' if embedded else 'tokens'} {list(given.shape)}",
                 expected=f"[batch, time{f', {self.config.hidden_size}' if embedded else ''}], nothing empty",
             )
-        if positions is not None and (
-            positions.shape != (rows, length) or positions.dtype not in (torch.int64, torch.int32)
-        ):
-            found, expected = f"{positions.dtype} {list(positions.shape)}", f"whole numbers {[rows, length]}"
-            raise InvalidInputError("Positions are one whole number for each token.", given=found, expected=expected)
-        if positions is not None and int(positions.min()) < 0:
-            raise InvalidInputError("Positions count from zero.", given=int(positions.min()), expected="at least 0")
+        if positions is not None:
+            self._check_positions(positions, rows, length)
         if cache is None:
             return
-        if positions is not None:
-            raise InvalidInputError("With a cache the positions follow from it.", given="both cache and positions")
         if cache.rows != rows or (rows > 1 and length > 1):
             raise InvalidInputError(
                 "A cache takes one row of any length, or one position for each of its rows.",
@@ -352,15 +347,27 @@ class Decoder(nn.Module):
                 hint="prefill each row alone and join the caches with KeyValueCache.join",
             )
 
+    def _check_positions(self, positions: Tensor, rows: int, length: int) -> None:
+        shapes: list[tuple[int, ...]] = [(rows, length)]
+        rope = self.config.rope
+        if rope is not None and rope.sections:
+            shapes.append((len(rope.sections), rows, length))
+        if positions.shape not in shapes or positions.dtype not in (torch.int64, torch.int32):
+            found = f"{positions.dtype} {list(positions.shape)}"
+            expected = f"whole numbers {' or '.join(str(list(shape)) for shape in shapes)}"
+            raise InvalidInputError("Positions are one whole number for each token.", given=found, expected=expected)
+        if int(positions.min()) < 0:
+            raise InvalidInputError("Positions count from zero.", given=int(positions.min()), expected="at least 0")
+
     def _prepare(
         self, hidden: Tensor, positions: Tensor | None, cache: KeyValueCache | None, share: Share | None
     ) -> tuple[_Step, Tensor]:
         """Positions, rotary tables and visible slots, looked up once for all layers."""
         starts = cache.lengths if cache is not None else [0]
         start, length = min(starts), hidden.shape[1]
+        lengths = [held + length for held in starts] if positions is None else positions_used(positions)
         if positions is None and start != max(starts):
             positions = torch.tensor(starts, device=hidden.device)[:, None]
-        lengths = [held + length for held in starts] if positions is None or cache else (positions.amax(1) + 1).tolist()
         if share is not None:
             positions, lengths = share.positions(positions)
         stop = max(lengths)

@@ -15,7 +15,7 @@ from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInp
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
 from .attention import Span
-from .connectors import Connector, EmbeddingCache, HasStandIn
+from .connectors import Connector, EmbeddingCache, HasGrid, HasStandIn
 from .decoder import Decoder
 from .plan import MediaItem, MediaSpan, PromptPlan, TextSpan, plan_prompt
 
@@ -113,6 +113,32 @@ class MultimodalModel:
         kinds = self._bidirectional
         return tuple((at, at + len(span)) for at, span in runs if plan.items[span.item].modality in kinds)
 
+    def positions(self, plan: PromptPlan) -> Tensor | None:
+        """Time, row and column [3, 1, T] of a plan's positions; None if they are 0, 1, 2 … on every axis.
+
+        An item's grid begins behind the largest number before it, on every axis, and so does the text behind it (Wang
+        et al., 2024, Qwen2-VL, section 2.1).
+        """
+        grids = [self._grid(item) for item in plan.items]
+        if not any(grids):
+            return None
+        parts: list[Tensor] = []
+        begin, after = 0, 0  # of the item that is being read, and behind all that was
+        for _, span in plan.placed():
+            grid = grids[span.item] if isinstance(span, MediaSpan) else None
+            if not isinstance(span, MediaSpan) or grid is None:
+                places = torch.arange(after, after + len(span)).expand(3, -1)
+            else:
+                begin = after if span.first == 0 else begin
+                places = begin + _cells(grid)[:, span.first : span.first + span.count]
+            parts.append(places)
+            after = max(after, int(places.max()) + 1)
+        return torch.cat(parts, dim=1)[:, None].to(self.decoder.device)
+
+    def _grid(self, item: MediaItem) -> tuple[int, int, int] | None:
+        connector = self._connector(item.modality)
+        return connector.grid(item.media) if isinstance(connector, HasGrid) else None
+
     def _embedded(self, item: MediaItem) -> Tensor:
         embedded = self.cache.embed(self._connector(item.modality), item.media)
         if len(embedded) != item.slots:
@@ -127,6 +153,11 @@ class MultimodalModel:
         if modality not in self._connectors:
             self._connectors[modality] = self._builders[modality]()
         return self._connectors[modality]
+
+
+def _cells(grid: tuple[int, int, int]) -> Tensor:
+    """Time, row and column [3, cells] of each cell of a grid."""
+    return torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij")).flatten(1)
 
 
 def _id_of(tokenizer: Tokenizer, connector: Connector, text: str) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "MLPProjector",
     "PerceiverResampler",
     "PixelShuffleProjector",
+    "SquareMerger",
     "StackingProjector",
     "VocabularyProjector",
     "pixel_shuffle",
@@ -104,6 +105,25 @@ class PixelShuffleProjector(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, T, F] → [B, T / factor², D]."""
         return self.proj(pixel_shuffle(features, self.factor))
+
+
+class SquareMerger(nn.Module):
+    """A norm, neighbouring features laid side by side, and two linear layers (Qwen2-VL; Wang et al., 2024).
+
+    Args:
+        feature_size, hidden_size: F and D.
+        merged: how many features together; they stand next to each other.
+    """
+
+    def __init__(self, feature_size: int, hidden_size: int, *, merged: int) -> None:
+        super().__init__()
+        self.width = feature_size * merged
+        self.ln_q = nn.LayerNorm(feature_size, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, hidden_size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, T, F] → [B, T / merged, D]."""
+        return self.mlp(self.ln_q(features).reshape(len(features), -1, self.width))
 
 
 class StackingProjector(nn.Module):

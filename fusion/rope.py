@@ -1,6 +1,6 @@
 """Rotary position embedding and its scalings.
 
-Legend: B batch, T positions, H heads, d head size, r rotated dimensions.
+Legend: B batch, T positions, H heads, d head size, r rotated dimensions, A axes of a position: time, row, column.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import Rope, RopeScaling
 
-__all__ = ["RotaryTable", "apply_rope", "attention_factor", "inverse_frequencies"]
+__all__ = ["RotaryTable", "apply_rope", "attention_factor", "inverse_frequencies", "positions_used"]
 
 _BLOCK = 512  # positions by which a table grows
 _MOST_TABLES = 8  # a dynamic base makes one a length
@@ -116,6 +116,11 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return part if rotated == x.shape[-1] else torch.cat((part, x[..., rotated:]), dim=-1)
 
 
+def positions_used(positions: Tensor) -> list[int]:
+    """One more than the largest position of each row of [B, T] or [A, B, T]."""
+    return (positions.movedim(-2, 0).flatten(1).amax(1) + 1).tolist()
+
+
 class RotaryTable:
     """cos and sin of every position so far, grown in blocks, one table for each device, dtype and scaling regime.
 
@@ -142,12 +147,28 @@ class RotaryTable:
         return cos[None, start:stop, None], sin[None, start:stop, None]
 
     def at(self, positions: Tensor, lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [B, T, 1, r] of `positions` [B, T]; row b has `lengths[b]` positions, which set its regime."""
+        """cos and sin [B, T, 1, r] of positions.
+
+        Args:
+            positions: [B, T], or [A, B, T] for a rope with sections.
+            lengths: how many positions each row has, which sets its regime.
+            like: has their device and dtype.
+        """
         if len({self.regime(length) for length in lengths}) > 1:
-            rows = [self.at(positions[row : row + 1], lengths[row : row + 1], like) for row in range(len(lengths))]
+            rows = [
+                self.at(positions[..., row : row + 1, :], lengths[row : row + 1], like) for row in range(len(lengths))
+            ]
             return torch.cat([cos for cos, _ in rows]), torch.cat([sin for _, sin in rows])
         cos, sin = self._table(max(lengths), like)
-        return cos[positions][:, :, None], sin[positions][:, :, None]
+        return self._looked_up(cos, positions)[:, :, None], self._looked_up(sin, positions)[:, :, None]
+
+    def _looked_up(self, table: Tensor, positions: Tensor) -> Tensor:
+        """A table [n, r] at positions [B, T] or [A, B, T] → [B, T, r]."""
+        if positions.dim() == 2:
+            return table[positions]
+        # Both dimensions of a pair turn by the same axis.
+        parts = table.split((*self.rope.sections, *self.rope.sections), dim=-1)
+        return torch.cat([part[axis] for part, axis in zip(parts, (*positions, *positions), strict=True)], dim=-1)
 
     def _table(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         key = (like.device, like.dtype, self.regime(length))

@@ -16,6 +16,7 @@ from ..encoders.errors import InvalidInputError
 from .attention import MaskSpec, SeqLayout, ring_attention
 from .attention.decode import decode_over_ranks
 from .attention.exchange import Peers
+from .rope import positions_used
 from .shared_cache import SharedCache
 
 __all__ = ["Share"]
@@ -52,18 +53,18 @@ class Share:
             self.layout = cut(self.length, peers.size).moved(self.start)
         self._seen = {kind: cache.with_added(kind, self.layout) for kind in cache.layouts} if cache is not None else {}
 
-    def of(self, whole: Tensor) -> Tensor:
-        """This rank's part of a tensor [B, T, …]."""
-        return whole if self._alike else self.layout.shard(whole, self.peers.rank, dim=1)
+    def of(self, whole: Tensor, *, dim: int = 1) -> Tensor:
+        """This rank's part of a tensor [B, T, …], or of one that has T elsewhere."""
+        return whole if self._alike else self.layout.shard(whole, self.peers.rank, dim=dim)
 
     def positions(self, given: Tensor | None) -> tuple[Tensor, list[int]]:
         """This rank's positions [B, n], and how many positions each row has in all.
 
         Args:
-            given: [B, T]; None for those that follow the cache.
+            given: [B, T], or [A, B, T] with an axis for each part of a position; None for those that follow the cache.
         """
         if given is not None:
-            return self.of(given), (given.amax(1) + 1).tolist()
+            return self.of(given, dim=-1), positions_used(given)
         following = torch.arange(self.start, self.start + self.length, device=self._device)
         return self.of(following.expand(self.rows, -1)), [self.start + self.length] * self.rows
 

@@ -23,6 +23,7 @@ from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from ..fusion.plan import PromptPlan
 from ..fusion.quantized_cache import CachePrecision
+from ..fusion.rope import positions_used
 from .engine import EngineInfo, EngineState
 
 __all__ = ["TorchEngine", "TorchState", "memory_guard"]
@@ -42,12 +43,14 @@ class _Row:
         embeddings: [1, T, D] of the prompt if it has media, else None: tokens alone would not tell.
         adapted: whether the adapter reads it.
         bidirectional: spans of positions that see each other both ways, so that none is read or kept in part.
+        positions: [3, 1, T] of the prompt if they have several axes; those of the answer follow the largest.
     """
 
     tokens: list[int]
     embeddings: torch.Tensor | None = None
     adapted: bool = False
     bidirectional: tuple[Span, ...] = ()
+    positions: torch.Tensor | None = None
 
     def copy(self) -> _Row:
         return replace(self, tokens=list(self.tokens))
@@ -57,6 +60,17 @@ class _Row:
         self.bidirectional = tuple(span for span in self.bidirectional if span[1] <= length)
         if self.embeddings is not None:
             self.embeddings = self.embeddings[:, :length]
+        if self.positions is not None:
+            self.positions = self.positions[..., :length]
+
+    def places(self, first: int, last: int) -> torch.Tensor:
+        """Positions [3, 1, last − first] of the tokens from `first` up to `last`."""
+        if self.positions is None:
+            return torch.arange(first, last).expand(3, 1, -1)
+        given = self.positions.shape[-1]
+        known = self.positions[..., first:last]
+        after = torch.arange(max(first, given), max(last, given), device=known.device) - given
+        return torch.cat((known, (positions_used(self.positions)[0] + after).expand(3, 1, -1)), dim=-1)
 
     def splits(self, place: int) -> Span | None:
         """The bidirectional span that a cut before the position `place` would go through."""
@@ -195,7 +209,7 @@ class TorchEngine:
             with self._reading(adapted=row.adapted):
                 known = row.embeddings
                 inputs = {"tokens": ids} if known is None else {"embeddings": known}
-                logits = self.decoder(**inputs, bidirectional=row.bidirectional)
+                logits = self.decoder(**inputs, positions=row.positions, bidirectional=row.bidirectional)
             ranks = current()
             whole = logits if ranks is None else ranks.gather(logits, len(row.tokens))
             return _array(whole[0][:, None])
@@ -213,7 +227,8 @@ class TorchEngine:
         ids = torch.tensor([[token] for token in tokens], device=self.decoder.device)
         outs, first = [], 0
         for part, cache in zip(ids.split([cache.rows for cache in state.caches]), state.caches, strict=True):
-            outs.append(self._forward(part, cache, adapted=state.rows[first].adapted))
+            rows = state.rows[first : first + cache.rows]
+            outs.append(self._forward(part, cache, rows))
             first += cache.rows
         return torch.cat(outs)
 
@@ -222,8 +237,8 @@ class TorchEngine:
             return _Row(list(prompt))
         if self.media is None:
             raise UnsupportedInputError("This model reads text alone.", given=f"{len(prompt.items)} media items")
-        spans = self.media.bidirectional(prompt)
-        return _Row(list(prompt), self.media.embed(prompt), prompt.adapter is not None, spans)
+        spans, positions = self.media.bidirectional(prompt), self.media.positions(prompt)
+        return _Row(list(prompt), self.media.embed(prompt), prompt.adapter is not None, spans, positions)
 
     def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
@@ -231,7 +246,7 @@ class TorchEngine:
             cache = self.decoder.new_cache(precision=self._cache_precision)
             last = None
             for chunk in self._chunks(row):
-                last = self._forward(chunk, cache, adapted=row.adapted, bidirectional=row.bidirectional)
+                last = self._forward(chunk, cache, [row])
             assert last is not None, "prompts are not empty"
             caches.append(cache)
             lasts.append(last)
@@ -267,13 +282,17 @@ class TorchEngine:
     def _reading(self, *, adapted: bool) -> AbstractContextManager[object]:
         return nullcontext() if self.adapter is None else self.adapter.set_to(adapted)
 
-    def _forward(
-        self, part: torch.Tensor, cache: KeyValueCache, *, adapted: bool, bidirectional: Sequence[Span] = ()
-    ) -> torch.Tensor:
-        """Logits [B, 1, V] after tokens [B, T] or embeddings [B, T, D]."""
-        inputs = {"embeddings" if part.is_floating_point() else "tokens": part}
-        with self._reading(adapted=adapted):
-            return self.decoder(**inputs, cache=cache, bidirectional=bidirectional, logits="last")
+    def _forward(self, part: torch.Tensor, cache: KeyValueCache, rows: Sequence[_Row]) -> torch.Tensor:
+        """Logits [B, 1, V] after tokens [B, T] or embeddings [B, T, D] that follow what the cache holds of `rows`."""
+        inputs: dict[str, Any] = {"embeddings" if part.is_floating_point() else "tokens": part}
+        if any(row.positions is not None for row in rows):
+            spans = [(length, length + part.shape[1]) for length in cache.lengths]
+            placed = [row.places(*span).to(part.device) for row, span in zip(rows, spans, strict=True)]
+            inputs["positions"] = torch.cat(placed, dim=1)
+        if cache.rows == 1:
+            inputs["bidirectional"] = rows[0].bidirectional
+        with self._reading(adapted=rows[0].adapted):
+            return self.decoder(**inputs, cache=cache, logits="last")
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InvalidInputError
 
-__all__ = ["EfficientNetConfig", "PreprocessConfig", "Resample", "VisionConfig"]
+__all__ = ["EfficientNetConfig", "PixelBudget", "PreprocessConfig", "Resample", "VisionConfig", "check_size"]
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 
@@ -78,12 +78,12 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "heads", "mlp_size", "patch_size", "image_size", "channels"):
-            _in_range(name, getattr(self, name), _MOST)
+            check_size(name, getattr(self, name), _MOST)
         for name in ("pooler_size", "projection_size", "labels"):
             if getattr(self, name) is not None:
-                _in_range(name, getattr(self, name), _MOST)
-        _in_range("layers", self.layers, _MOST_LAYERS)
-        _in_range("positions", self.side * self.side, _MOST_POSITIONS)
+                check_size(name, getattr(self, name), _MOST)
+        check_size("layers", self.layers, _MOST_LAYERS)
+        check_size("positions", self.side * self.side, _MOST_POSITIONS)
         if self.hidden_size % self.heads:
             given = f"{self.hidden_size} features, {self.heads} heads"
             raise CheckpointError("The heads do not share the hidden size evenly.", given=given)
@@ -122,6 +122,57 @@ class EfficientNetConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PixelBudget:
+    """Any size in whole units whose pixels are neither too few nor too many (Qwen2-VL; Wang et al., 2024).
+
+    Attributes:
+        least, most: pixels of the whole image.
+        unit: pixels along a side; both sides become multiples of it.
+        most_elongated: how often the shorter side may fit into the longer one.
+
+    Raises:
+        CheckpointError: numbers that no size fulfils.
+    """
+
+    least: int
+    most: int
+    unit: int
+    most_elongated: int = 200
+
+    def __post_init__(self) -> None:
+        check_size("a unit of pixels", self.unit, 1 << 10)
+        check_size("the most pixels", self.most, 1 << 26)
+        check_size("the least pixels", self.least, self.most)
+        if self.most < self.unit * self.unit:
+            given, expected = f"at most {self.most} pixels", f"{self.unit} x {self.unit} at least"
+            raise CheckpointError("No size is as small as this.", given=given, expected=expected)
+
+    def fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width for an image of this size, its shape kept nearly: the reference's formulas, step by step.
+
+        Raises:
+            InvalidInputError: the image is too elongated.
+        """
+        if max(height, width) > self.most_elongated * min(height, width):
+            raise InvalidInputError(
+                "This image is too elongated for the model.",
+                given=f"{height} x {width} pixels",
+                expected=f"one side at most {self.most_elongated} times the other",
+                hint="crop the image first",
+            )
+        unit = self.unit
+        rows, columns = round(height / unit), round(width / unit)
+        pixels = rows * columns * unit * unit
+        if pixels > self.most:
+            shrink = math.sqrt(height * width / self.most)
+            rows, columns = (max(1, math.floor(side / shrink / unit)) for side in (height, width))
+        elif pixels < self.least:
+            grow = math.sqrt(self.least / (height * width))
+            rows, columns = (math.ceil(side * grow / unit) for side in (height, width))
+        return rows * unit, columns * unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessConfig:
     """Pad to a square, resize, crop in the middle, normalise: ``(pixels · scale − mean) / std``.
 
@@ -131,7 +182,8 @@ class PreprocessConfig:
         height, width: resize to exactly this; or
         shortest_edge: resize so that the shorter edge has this length, keeping the shape; or
         most_patches: resize so that about this many patches, and no more, cover the image, keeping the shape nearly
-            (NaFlex); with none of these the size stays.
+            (NaFlex); or
+        budget: resize as this says; with none of these the size stays.
         patch_size: pixels along a patch's side, for `most_patches`.
         crop: (height, width) cut from the middle after resizing; where the image is smaller, black is added.
         resample: of resizing, always with antialiasing.
@@ -148,6 +200,7 @@ class PreprocessConfig:
     shortest_edge: int | None = None
     most_patches: int | None = None
     patch_size: int | None = None
+    budget: PixelBudget | None = None
     crop: tuple[int, int] | None = None
     resample: Resample = "bicubic"
     scale: float = 1 / 255
@@ -157,13 +210,13 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         if (self.height is None) != (self.width is None) or (self.most_patches is None) != (self.patch_size is None):
             raise CheckpointError("Height and width, or patches and their size, come together.", given=self)
-        ways = [way is not None for way in (self.height, self.shortest_edge, self.most_patches)]
+        ways = [way is not None for way in (self.height, self.shortest_edge, self.most_patches, self.budget)]
         if sum(ways) > 1:
             raise CheckpointError("There is more than one size to resize to.", given=self)
         sizes = (self.height, self.width, self.shortest_edge, self.most_patches, self.patch_size, *(self.crop or ()))
         for size in sizes:
             if size is not None:
-                _in_range("a size of preprocessing", size, 1 << 14)
+                check_size("a size of preprocessing", size, 1 << 14)
         if self.square is not None and not all(0 <= channel <= 255 for channel in self.square):
             raise CheckpointError("This is no colour.", given=self.square, expected="three numbers of 0..255")
         numbers = (self.scale, *self.mean, *self.std)
@@ -184,7 +237,7 @@ class PreprocessConfig:
             return self.shortest_edge * height // shorter, self.shortest_edge * width // shorter
         if self.most_patches is not None and self.patch_size is not None:
             return _covered(height, width, patch=self.patch_size, most=self.most_patches)
-        return height, width
+        return (height, width) if self.budget is None else self.budget.fitted(height, width)
 
     def final_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result for a raw image of this size."""
@@ -219,7 +272,12 @@ def _covered(height: int, width: int, *, patch: int, most: int) -> tuple[int, in
     return scaled(height, low), scaled(width, low)
 
 
-def _in_range(name: str, value: object, most: int) -> None:
+def check_size(name: str, value: object, most: int) -> None:
+    """Refuses what is no whole number of 1 to `most`.
+
+    Raises:
+        CheckpointError: it is not.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
         given = ascii(value)[:80] if not isinstance(value, int) or abs(value) < 1 << 64 else "more"
         raise CheckpointError(f"{name} is no usable size.", given=given, expected=f"1..{most}")

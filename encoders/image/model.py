@@ -14,7 +14,7 @@ from ..errors import InvalidInputError, UnsupportedInputError
 from .config import VisionConfig
 from .patches import PatchEmbeddings
 
-__all__ = ["VisionTransformer"]
+__all__ = ["VisionMLP", "VisionTransformer"]
 
 
 class VisionTransformer(nn.Module):
@@ -150,7 +150,7 @@ class _Layer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon)
         self.self_attn = _Attention(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon)
-        self.mlp = _MLP(config)
+        self.mlp = VisionMLP(config.hidden_size, config.mlp_size, config.activation)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)
@@ -171,14 +171,23 @@ class _Attention(nn.Module):
         return self.out_proj(_attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask, self.heads))
 
 
-class _MLP(nn.Module):
-    def __init__(self, config: VisionConfig) -> None:
+class VisionMLP(nn.Module):
+    """Two linear layers with an activation between.
+
+    Args:
+        size: D.
+        middle: width between them.
+        activation: as `VisionConfig.activation`.
+    """
+
+    def __init__(self, size: int, middle: int, activation: str) -> None:
         super().__init__()
-        self.activation = config.activation
-        self.fc1 = nn.Linear(config.hidden_size, config.mlp_size)
-        self.fc2 = nn.Linear(config.mlp_size, config.hidden_size)
+        self.activation = activation
+        self.fc1 = nn.Linear(size, middle)
+        self.fc2 = nn.Linear(middle, size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] → [..., D]."""
         x = self.fc1(x)
         if self.activation == "quick_gelu":
             return self.fc2(x * torch.sigmoid(1.702 * x))
@@ -204,7 +213,7 @@ class _ProbeHead(nn.Module):
         self.probe = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.attention = _ProbeAttention(config.hidden_size, config.heads)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon)
-        self.mlp = _MLP(config)
+        self.mlp = VisionMLP(config.hidden_size, config.mlp_size, config.activation)
         nn.init.normal_(self.probe, std=config.hidden_size**-0.5)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import CheckpointError, UnknownFamilyError
-from .config import PreprocessConfig, Resample, VisionConfig
+from .config import PixelBudget, PreprocessConfig, Resample, VisionConfig
 
-__all__ = ["read_preprocess_config", "read_vision_config", "vision_model_types"]
+__all__ = ["read_activation", "read_preprocess_config", "read_vision_config", "vision_model_types"]
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -72,6 +72,17 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
 }
 _PROCESSORS["gemma3"] = _PROCESSORS["siglip"] | {"resample": 2}
 _PROCESSORS["idefics3"] = _PROCESSORS["siglip"] | {"resample": 1}
+_PROCESSORS["qwen2vl"] = {
+    "size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280},
+    "patch_size": 14,
+    "merge_size": 2,
+    "resample": 3,
+    "image_mean": _OPENAI_MEAN,
+    "image_std": _OPENAI_STD,
+}
+_PROCESSORS["qwen2vlvideo"] = _PROCESSORS["qwen2vl"] | {
+    "size": {"shortest_edge": 28 * 28 * 128, "longest_edge": 28 * 28 * 768}
+}
 # What do_pad asks for: a square before resizing, or tiles of nothing up to the number that another image has.
 _PROCESSORS["llava"] = _PROCESSORS["clip"] | {"do_pad_means": "square"}
 _PROCESSORS["llavanext"] = _PROCESSORS["clip"] | {"do_pad_means": "batch"}
@@ -112,10 +123,7 @@ def read_vision_config(raw: Mapping[str, Any], *, tensors: Mapping[str, tuple[in
 
 
 def _shared(family: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    activation, epsilon = fields["hidden_act"], fields["layer_norm_eps"]
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        given = ascii(activation)[:80]
-        raise CheckpointError("config.json: unknown activation.", given=given, expected=sorted(_ACTIVATIONS))
+    epsilon = fields["layer_norm_eps"]
     if not isinstance(epsilon, (int, float)):
         raise CheckpointError("config.json: layer_norm_eps is no number.", given=ascii(epsilon)[:80])
     patch = _square(fields, "patch_size")
@@ -133,9 +141,20 @@ def _shared(family: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "patch_size": patch,
         "image_size": image,
         "channels": fields.get("num_channels", 3),
-        "activation": _ACTIVATIONS[activation],
+        "activation": read_activation(fields["hidden_act"]),
         "norm_epsilon": float(epsilon),
     }
+
+
+def read_activation(name: object) -> Any:
+    """What `VisionConfig.activation` calls an activation of config.json.
+
+    Raises:
+        CheckpointError: none that we know.
+    """
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise CheckpointError("config.json: unknown activation.", given=ascii(name)[:80], expected=sorted(_ACTIVATIONS))
+    return _ACTIVATIONS[name]
 
 
 def _particular(family: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,21 +203,22 @@ def _whole_root(value: object) -> int:
     raise CheckpointError("config.json: num_patches is no square number.", given=ascii(value)[:80])
 
 
-def read_preprocess_config(raw: Mapping[str, Any] | None, config: VisionConfig) -> PreprocessConfig:
+def read_preprocess_config(raw: Mapping[str, Any] | None, config: VisionConfig | None) -> PreprocessConfig:
     """The steps that a preprocessor_config.json asks for.
 
     Args:
         raw: the file, or None if there is none: the family's usual steps at the network's own size.
-        config: of the network; says what fields that the file leaves out mean.
+        config: of the network; says what fields that the file leaves out mean if the file's own name for its kind does
+            not, which it must where this is None.
 
     Raises:
         CheckpointError: a field is not what its name calls for, or asks for a step that we do not know.
     """
     given = {name: value for name, value in (raw or {}).items() if value is not None}
     kind = str(given.get("image_processor_type", given.get("feature_extractor_type", "")))
-    named = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind).lower()
-    fields = _PROCESSORS.get(named, _PROCESSORS[config.family])
-    if raw is None:
+    named = re.sub(r"(ImageProcessor|FeatureExtractor|(?<=Video)Processor)(Fast|Pil)?$", "", kind).lower()
+    fields = _PROCESSORS[named if config is None or named in _PROCESSORS else config.family]
+    if raw is None and config is not None:
         fields = fields | _own_size(config)
     fields = fields | given
     known = _STEPS | ({"do_pad"} if "do_pad_means" in fields else set())
@@ -236,6 +256,8 @@ def _size(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "max_num_patches" in fields:
         return {"most_patches": fields["max_num_patches"], "patch_size": fields["patch_size"]}
     size = fields["size"]
+    if "merge_size" in fields and isinstance(size, Mapping):
+        return {"budget": _budget(fields, size)}
     if isinstance(size, int):
         return {"height": size, "width": size} if fields["square"] else {"shortest_edge": size}
     if isinstance(size, (list, tuple)) and len(size) == 2:
@@ -244,6 +266,17 @@ def _size(fields: Mapping[str, Any]) -> dict[str, Any]:
         return dict(size)
     expected = "height and width, or shortest_edge"
     raise CheckpointError("preprocessor_config.json: unknown size.", given=ascii(size)[:80], expected=expected)
+
+
+def _budget(fields: Mapping[str, Any], size: Mapping[str, Any]) -> PixelBudget:
+    """Of Qwen2-VL's files: older ones name the pixels, newer ones call them edges."""
+    whole = {name: fields[name] for name in ("patch_size", "merge_size")}
+    whole["least"] = fields.get("min_pixels", size.get("shortest_edge"))
+    whole["most"] = fields.get("max_pixels", size.get("longest_edge"))
+    wrong = {name: value for name, value in whole.items() if type(value) is not int}
+    if wrong:
+        raise CheckpointError("preprocessor_config.json: a size is no whole number.", given=ascii(wrong)[:80])
+    return PixelBudget(least=whole["least"], most=whole["most"], unit=whole["patch_size"] * whole["merge_size"])
 
 
 def _crop(size: object) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 from .clip_heads import ClipHeads
 from .clip_words import ClipWords
-from .connector import Connector, EmbeddingCache, HasStandIn
+from .connector import Connector, EmbeddingCache, HasGrid, HasStandIn
 from .picture_words import PictureHeads, PictureWords
 from .speech_words import SpeechHead, SpeechWords
 from .transcript_words import TranscriptWords
@@ -12,6 +12,7 @@ __all__ = [
     "ClipWords",
     "Connector",
     "EmbeddingCache",
+    "HasGrid",
     "HasStandIn",
     "PictureHeads",
     "PictureWords",

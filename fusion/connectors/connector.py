@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...encoders.media import Media, Modality
 
-__all__ = ["Connector", "EmbeddingCache", "HasStandIn"]
+__all__ = ["Connector", "EmbeddingCache", "HasGrid", "HasStandIn"]
 
 _LARGEST = 256 << 20  # bytes of embeddings that a cache keeps
 
@@ -48,6 +48,15 @@ class HasStandIn(Protocol):
     @property
     def stand_in(self) -> str:
         """That token's text."""
+        ...
+
+
+@runtime_checkable
+class HasGrid(Protocol):
+    """A `Connector` whose embeddings have a time, a row and a column, which decoders with M-RoPE want to know."""
+
+    def grid(self, media: Media) -> tuple[int, int, int]:
+        """Times, rows and columns of an item's embeddings, which stand in this order, columns changing fastest."""
         ...
 
 

@@ -50,7 +50,7 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
 
 QWEN2 = Family(
     name="qwen2",
-    model_types=("qwen2",),
+    model_types=("qwen2", "qwen2_vl_text"),
     architecture="Qwen2ForCausalLM",
     read=_read_2,
     write=_write,

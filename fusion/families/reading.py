@@ -89,7 +89,11 @@ def rope(raw: Mapping[str, Any], head_size: int, layer_type: str | None = None) 
     found = dict(nested if nested is not None else found) | dict(raw.get("rope_scaling") or {})
     theta = float(found.get("rope_theta", raw.get("rope_theta", 10_000.0)))
     share = found.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0))
-    return Rope(theta=theta, dimensions=int(head_size * share), scaling=_scaling(found, raw))
+    sections = found.get("mrope_section") or ()
+    if not isinstance(sections, (list, tuple)):
+        raise CheckpointError("config.json: mrope_section is no list.", given=ascii(sections)[:80])
+    dimensions = int(head_size * share)
+    return Rope(theta=theta, dimensions=dimensions, scaling=_scaling(found, raw), sections=tuple(sections))
 
 
 def _scaling(found: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling | None:
@@ -159,9 +163,10 @@ def write_rope(rope: Rope, head_size: int) -> dict[str, Any]:
     if rope.dimensions != head_size:
         out["partial_rotary_factor"] = rope.dimensions / head_size
     scaling = rope.scaling
+    sections = {"mrope_section": list(rope.sections)} if rope.sections else {}
     if scaling is None:
-        return out
-    fields: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+        return out | ({"rope_scaling": {"rope_type": "default"} | sections} if sections else {})
+    fields: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor} | sections
     if scaling.kind in ("yarn", "llama3", "longrope"):
         fields["original_max_position_embeddings"] = scaling.original_length
     if scaling.kind == "yarn":

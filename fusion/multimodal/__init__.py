@@ -28,6 +28,7 @@ _FILES = {
     "llava": "llava",
     "llava_next": "llava_next",
     "qwen2_audio": "qwen2_audio",
+    "qwen2_vl": "qwen2_vl",
     "smolvlm": "smolvlm",
     "ultravox": "ultravox",
     "voxtral": "voxtral",

@@ -22,10 +22,9 @@ from .family import MediaParts, MultimodalFamily
 from .idefics3 import RENAMES, Idefics3Images, TileReader, idefics3_modules, tile_reader
 from .number_words import number_words
 from .text_config import bare_text_config
+from .vision import AT_ONCE
 
 __all__ = ["FAMILY", "SmolVLMClips"]
-
-_AT_ONCE = 8  # frames whose pixels are held
 
 
 class SmolVLMClips(BaseConnector):
@@ -56,7 +55,7 @@ class SmolVLMClips(BaseConnector):
         """Embeddings [slots, D]."""
         assert isinstance(media, VideoData), "clips alone come here"
         frames = [ImageData(frame) for frame in media.frames]
-        return torch.cat([self.reader.embed(*frames[at : at + _AT_ONCE]) for at in range(0, len(frames), _AT_ONCE)])
+        return torch.cat([self.reader.embed(*frames[at : at + AT_ONCE]) for at in range(0, len(frames), AT_ONCE)])
 
 
 def _connectors(parts: MediaParts) -> Mapping[Modality, Callable[[], Connector]]:

@@ -13,7 +13,7 @@ from ...encoders.errors import UnknownFamilyError
 from ...encoders.storage import shortened
 from .reading import inner_config
 
-__all__ = ["DEFAULTS", "bare_text_config"]
+__all__ = ["DEFAULTS", "bare_text_config", "with_defaults"]
 
 
 def _sizes(vocabulary: int, hidden: int, mlp: int, layers: int, heads: int, context: int) -> dict[str, Any]:
@@ -34,6 +34,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": _sizes(32_000, 4096, 11_008, 32, 32, 2048) | {"rms_norm_eps": 1e-6},
     "mistral": _sizes(32_000, 4096, 14_336, 32, 32, 131_072) | {"rms_norm_eps": 1e-6},
     "qwen2": _sizes(151_936, 4096, 22_016, 32, 32, 32_768) | {"rms_norm_eps": 1e-6},
+    "qwen2_vl_text": _sizes(152_064, 8192, 29_568, 80, 64, 32_768)
+    | {"rms_norm_eps": 1e-5, "num_key_value_heads": 8, "rope_theta": 1_000_000.0},
 }
 
 
@@ -48,7 +50,19 @@ def bare_text_config(raw: Mapping[str, Any], *, model_type: str = "llama") -> di
         CheckpointError: there is no text_config.
         UnknownFamilyError: its defaults are not known.
     """
-    text = {"model_type": model_type} | inner_config(raw, "text_config")
+    return with_defaults({"model_type": model_type} | inner_config(raw, "text_config"), raw)
+
+
+def with_defaults(text: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A text_config with all that it leaves out.
+
+    Args:
+        text: its fields, ``model_type`` among them.
+        raw: the whole config.json.
+
+    Raises:
+        UnknownFamilyError: its defaults are not known.
+    """
     kind = text["model_type"]
     if not isinstance(kind, str) or kind not in DEFAULTS:
         raise UnknownFamilyError(
@@ -56,6 +70,6 @@ def bare_text_config(raw: Mapping[str, Any], *, model_type: str = "llama") -> di
             given=f"model_type = {shortened(kind)}",
             expected=f"one of {', '.join(sorted(DEFAULTS))}",
         )
-    text = DEFAULTS[kind] | text
     # transformers ties the head if either of the two asks for it.
-    return text | ({"tie_word_embeddings": True} if raw.get("tie_word_embeddings") is True else {})
+    tied = {"tie_word_embeddings": True} if raw.get("tie_word_embeddings") is True else {}
+    return DEFAULTS[kind] | dict(text) | tied

@@ -16,9 +16,10 @@ from ...encoders.errors import CheckpointError
 from ...encoders.image import VisionConfig, VisionTransformer
 from ...encoders.storage import shortened
 
-__all__ = ["FeatureChoice", "few_at_once", "read_choice"]
+__all__ = ["AT_ONCE", "FeatureChoice", "few_at_once", "read_choice"]
 
-_AT_ONCE = 8  # images in a pass: more gain nothing on a CPU and only need memory
+#: Images in a pass: more gain nothing on a CPU and only need memory.
+AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class FeatureChoice:
 
 def few_at_once(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """What `compute` makes of images [B, …], some of them at a time, in one tensor."""
-    return torch.cat([compute(part) for part in images.split(_AT_ONCE)])
+    return torch.cat([compute(part) for part in images.split(AT_ONCE)])
 
 
 def read_choice(raw: Mapping[str, Any], config: VisionConfig) -> FeatureChoice:

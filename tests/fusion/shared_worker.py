@@ -57,6 +57,7 @@ CONFIGS = {
     "learned": replace(PLAIN, positions="learned", rope=None, norm="layer", norm_bias=True),
     "experts": replace(PLAIN, experts=MixtureOfExperts(experts=5, active=2)),
     "longrope": replace(PLAIN, rope=Rope(dimensions=8, scaling=LONGROPE)),
+    "axes": replace(PLAIN, rope=Rope(dimensions=8, sections=(1, 2, 1))),
 }
 TOKENS = torch.randint(0, 37, (2, 53), generator=torch.Generator().manual_seed(3))
 
@@ -86,6 +87,8 @@ def forward() -> float:
         for length in (53, 1, 3):
             tokens = TOKENS[:, :length]
             places = torch.stack((torch.arange(length), torch.arange(length).flip(0)))
+            if decoder.config.rope and decoder.config.rope.sections:
+                places = torch.stack((places, places // 2, places.flip(0) % 5))
             chosen = (tokens % 3 == 1).logical_or(torch.arange(length) == 0)
             whole, moved = decoder(tokens), decoder(tokens, positions=places)
             with parallel(GROUP) as ranks:

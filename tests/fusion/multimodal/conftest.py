@@ -119,8 +119,8 @@ def assert_equals(reference: Made, conversation: Conversation) -> None:
     double = sdk.load(reference.folder, dtype=torch.float64, device="cpu").engine
     embedded = double.media.embed(plan)  # type: ignore[attr-defined]
     with torch.no_grad():
-        spans = double.media.bidirectional(plan)  # type: ignore[attr-defined]
-        logits = double.decoder(embeddings=embedded, bidirectional=spans)[0]  # type: ignore[attr-defined]
+        places = {"bidirectional": double.media.bidirectional(plan), "positions": double.media.positions(plan)}  # type: ignore[attr-defined]
+        logits = double.decoder(embeddings=embedded, **places)[0]  # type: ignore[attr-defined]
     assert relative(logits, in_doubles(reference.model, inputs)) <= 1e-9
 
 
