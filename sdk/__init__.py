@@ -27,6 +27,7 @@ from ..encoders.errors import (
 from ..encoders.text import Tokenizer
 from .card import Card, card, card_names
 from .content import Access, Audio, Image, Message, Part, Text, Video, canonical_messages, read_part
+from .embedder import Embedder, load_embedder
 from .engine import Engine, EngineInfo, EngineState
 from .export import Verification, export, verify
 from .info import ModelInfo
@@ -46,6 +47,7 @@ __all__ = [
     "CheckpointError",
     "ContextLengthError",
     "DownloadError",
+    "Embedder",
     "Engine",
     "EngineError",
     "EngineInfo",
@@ -82,6 +84,7 @@ __all__ = [
     "describe",
     "export",
     "load",
+    "load_embedder",
     "read_part",
     "verify",
 ]

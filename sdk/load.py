@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..encoders.errors import CheckpointError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
 from .card import card, card_names
+from .devices import DTYPES, device_of, dtype_of
 from .hub import resolve, resolve_part
 from .info import ModelInfo, model_info
 from .model import Model
@@ -25,7 +26,6 @@ __all__ = ["checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
 
 _CACHES = ("exact", "int8", "int4")
 _ENGINES = ("auto", "torch", "onnx")
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(
@@ -68,12 +68,12 @@ def load(
     from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
     from .torch_engine import TorchEngine, memory_guard
 
-    where = _device(device)
+    where = device_of(device)
     checkpoint = open_checkpoint(path)
     try:
         if adapter is not None:
             merge_low_rank(checkpoint, Path(adapter))
-        wanted = _dtype(dtype, checkpoint.dtype, where)
+        wanted = dtype_of(dtype, checkpoint.dtype, where)
         work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
@@ -105,7 +105,7 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
 
     checkpoint = open_checkpoint(path)
     try:
-        dtype = str(_dtype(None, checkpoint.dtype, _device("auto"))).removeprefix("torch.")
+        dtype = str(dtype_of(None, checkpoint.dtype, device_of("auto"))).removeprefix("torch.")
         return model_info(checkpoint, dtype=dtype, name=str(source), modalities=_modalities(source, checkpoint))
     finally:
         checkpoint.close()
@@ -171,45 +171,10 @@ def _check_names(engine: object, dtype: object, cache_precision: object) -> None
     """What can be told before anything is fetched or imported."""
     if engine not in _ENGINES:
         raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
-    if isinstance(dtype, str) and dtype not in _DTYPES:
-        raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(_DTYPES))
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(DTYPES))
     if cache_precision not in _CACHES:
         raise OptionError("A cache has no such precision.", given=cache_precision, expected=", ".join(_CACHES))
-
-
-def _device(name: str | torch.device) -> torch.device:
-    import torch
-
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.empty(0, device=name).device
-        reason = "nothing can be computed there" if device.type == "meta" else None
-    except (RuntimeError, AssertionError, TypeError) as error:
-        device, reason = None, str(error).partition("\n")[0]
-    if device is None or reason is not None:
-        raise OptionError("There is no such device here.", given=f"{name}: {reason}", expected="auto, cpu, cuda, mps")
-    return device
-
-
-def _dtype(asked: str | torch.dtype | None, stored: torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, or the checkpoint's where the device computes in it."""
-    import torch
-
-    if asked is not None:
-        known = (*(getattr(torch, name) for name in _DTYPES), torch.float64)
-        found = getattr(torch, asked) if isinstance(asked, str) else asked
-        if found not in known:
-            raise OptionError("There is no such dtype.", given=found, expected=", ".join(_DTYPES))
-        return found
-    wanted = stored or torch.bfloat16
-    if device.type != "cpu":
-        return wanted
-    capabilities = torch.cpu.get_capabilities()
-    has_bfloat16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    native = {torch.float32, torch.float64} | ({torch.bfloat16} if has_bfloat16 else set())
-    return wanted if wanted in native else torch.float32
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -623,7 +623,7 @@ def test_files_of_other_kinds(home: Path) -> None:
     [
         ("nanp", ["did you mean nano?", "owner/name@revision"]),
         ("NANO", ["did you mean nano?"]),
-        ("gpt-17", ["cards: nano"]),
+        ("gpt-17", ["cards: minilm, nano"]),
         ("../../etc/nothing", []),
         ("/nowhere/model.gguf", []),
         ("models/mine.gguf", []),

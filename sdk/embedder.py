@@ -1,0 +1,105 @@
+"""Texts as vectors, for search: the face of the text encoders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hub import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..encoders.text.text_encoder import TextEncoder
+
+__all__ = ["Embedder", "load_embedder"]
+
+
+class Embedder:
+    """A text encoder, ready for search. It may be used by several threads at once.
+
+    Args:
+        encoder: makes the vectors.
+        name: for people.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, name: str) -> None:
+        self._encoder = encoder
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Embedder({self.name!r}, {self.size})"
+
+    @property
+    def size(self) -> int:
+        """How many numbers a vector has."""
+        return self._encoder.embedding_size
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that are read at once, special ones included; a longer text is read in windows."""
+        return self._encoder.preprocess.longest
+
+    def embed(self, texts: Sequence[str], *, prompt: str | None = None) -> NDArray[np.float32]:
+        """Each text as one vector of length 1: the dot product of two is their cosine.
+
+        Args:
+            texts: of any lengths; nothing is cut. Those of one length are computed together.
+            prompt: put before every text, as some models were trained to read (``"query: "``); None for the model's
+                own, if it has one.
+
+        Returns:
+            [N, `size`]; without texts, [0, `size`].
+
+        Raises:
+            InvalidInputError: an item is no text, or `texts` is a single one.
+        """
+        if isinstance(texts, list | tuple) and not texts:
+            return np.zeros((0, self.size), np.float32)
+        vectors = self._encoder.embed(texts, prompt=prompt).numpy()
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without the special ones around it."""
+        return len(self._encoder.preprocess.tokenizer.encode(text, add_special=False, parse_special=False))
+
+
+def load_embedder(
+    source: str | os.PathLike[str] = "minilm",
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    quiet: bool = True,
+) -> Embedder:
+    """Loads a model that makes vectors of texts.
+
+    Args:
+        source: a card name (``minilm``), a directory of BERT, MiniLM or (XLM-)RoBERTa, also as sentence-transformers
+            writes it, or a hub repository (``owner/name``).
+        device: as of `load`.
+        dtype: ``float32`` if not given.
+        quiet: show no progress.
+
+    Raises:
+        ModelNotFoundError, DownloadError, IntegrityError: it cannot be found or fetched.
+        UnknownFamilyError, CheckpointError, TokenizerError: its files are of an unknown kind or damaged.
+        OptionError: an unknown device or dtype.
+        EngineError: it does not fit into memory.
+    """
+    path = resolve(source, role="text-encoder", quiet=quiet)
+    import torch
+
+    from ..encoders.text.weights import load_text_encoder
+    from .devices import device_of, dtype_of
+    from .torch_engine import memory_guard
+
+    where = device_of(device)
+    wanted = dtype_of(dtype, torch.float32, where)
+    with memory_guard(f"the weights of {path}", hint="choose a smaller model"):
+        encoder = load_text_encoder(path if path.is_dir() else path.parent, device=where, dtype=wanted)
+    return Embedder(encoder, name=source if isinstance(source, str) else Path(source).name)
