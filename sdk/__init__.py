@@ -35,7 +35,8 @@ from .load import describe, load
 from .media import LIMITS, Limits
 from .model import Answer, Model
 from .options import GenerationOptions, Options
-from .result import FinishReason, Result, Timings, TokenLogprob, Usage
+from .result import FinishReason, Result, Timings, TokenLogprob, ToolCall, Usage
+from .tools import Tool
 
 __all__ = [
     "LIMITS",
@@ -73,6 +74,8 @@ __all__ = [
     "TokenLogprob",
     "Tokenizer",
     "TokenizerError",
+    "Tool",
+    "ToolCall",
     "UnknownFamilyError",
     "UnsupportedInputError",
     "Usage",

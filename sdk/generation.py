@@ -205,6 +205,7 @@ class _Answer:
         self._sampler = Sampler(options, Penalties(options, prompt, self._stop_ids), copy)
         self._stream, self._stop_text = tokenizer.streamer(), StopText(options.stop)
         self._options, self._limit, self._constraint = options, limit, constraint
+        self._calls = None if options.toolbox is None else options.toolbox.reader()
         self._compared: list[float] | None = [] if options.best_of > 1 else None
         self._texts: list[str] = []
         self.tokens: list[int] = []
@@ -232,12 +233,19 @@ class _Answer:
             return self._end("stop", token)
         self.last = token
         self.tokens.append(token)
-        text = self._stop_text.push(self._stream.push(token))
-        self._texts.append(text)
+        text = self._told(self._stop_text.push(self._stream.push(token)))
         if self._stop_text.found is not None:
             self.finish_reason, self.stop = "stop", self._stop_text.found
+            text += self._told("", last=True)
         elif len(self.tokens) == self._limit:
             text += self._end("length", None)
+        return text
+
+    def _told(self, text: str, *, last: bool = False) -> str:
+        """The part of the answer's text that is for the reader, without tool calls; kept for the result."""
+        if self._calls is not None:
+            text = self._calls.push(text) + (self._calls.finish() if last else "")
+        self._texts.append(text)
         return text
 
     def result(self, prompt_tokens: int, timings: Timings) -> Result:
@@ -251,6 +259,7 @@ class _Answer:
             usage=Usage(prompt_tokens, len(self.tokens)),
             timings=timings,
             logprobs=logprobs,
+            tool_calls=() if self._calls is None else tuple(self._calls.calls),
         )
 
     def _end(self, reason: FinishReason, stop: int | None) -> str:
@@ -260,8 +269,7 @@ class _Answer:
             self.finish_reason, self.stop = "stop", self._stop_text.found
         else:
             text += self._stop_text.finish()
-        self._texts.append(text)
-        return text
+        return self._told(text, last=True)
 
     def _note(self, logs: NDArray[np.float64], token: int, *, ends: bool) -> None:
         """Keeps what `logprobs` and `best_of` ask for of log-probabilities [V]."""

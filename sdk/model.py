@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
@@ -20,6 +21,7 @@ from .generation import Generation, check_prompt, check_tokens
 from .options import GenerationOptions, Options, options_from
 from .prompt import plan_of
 from .result import Result
+from .tools import Toolbox, toolbox_of
 
 if TYPE_CHECKING:
     from ..fusion.model import MultimodalModel
@@ -85,7 +87,15 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.engine.info.name})"
 
-    def ask(self, *parts: Part, system: str | None = None, raw: bool = False, **options: Unpack[Options]) -> Result:
+    def ask(
+        self,
+        *parts: Part,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        **options: Unpack[Options],
+    ) -> Result:
         """Answers a prompt.
 
         Args:
@@ -93,6 +103,10 @@ class Model:
                 (``[{"role": "user", "content": "…"}]``).
             system: a system message, for models that take one.
             raw: continue the text as it stands, without the chat template. Models without a template always do.
+            tools: functions that the answer may ask the caller to call (`Result.tool_calls`): each a function with type
+                hints, a pydantic class, or a mapping in OpenAI's form. Arguments fulfil their schema by construction.
+            tool_choice: ``auto`` (a call or a text), ``required`` (one call), ``none``, or the name of the tool that is
+                called.
             options: see `GenerationOptions`; what is not given comes from the model's generation_config.json.
 
         Raises:
@@ -101,26 +115,36 @@ class Model:
             ContextLengthError: it does not fit the model's context; nothing is truncated.
             EngineError: the engine failed.
         """
-        chosen = self._options(options)
-        prompt = self.encode(*parts, system=system, raw=raw)
+        toolbox = toolbox_of(tools, tool_choice, self.tokenizer)
+        chosen = self._options(options, toolbox)
+        prompt = self._plan(parts, system, raw, toolbox)
         if chosen.beams > 1:
             return beam_search(self.engine, self.tokenizer, prompt, chosen)
         (result,) = Generation(self.engine, self.tokenizer, [prompt], chosen).results()
         return result
 
-    def stream(self, *parts: Part, system: str | None = None, raw: bool = False, **options: Unpack[Options]) -> Answer:
-        """As `ask`, in pieces of text that never split a character.
+    def stream(
+        self,
+        *parts: Part,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+        **options: Unpack[Options],
+    ) -> Answer:
+        """As `ask`, in pieces of text that never split a character; tool calls are in the result alone.
 
         Raises:
             OptionError: also for best_of and beams, whose answer is known only at the end.
         """
-        chosen = self._options(options)
-        if chosen.beams > 1 and options.get("beams") is None:  # the model's own wish
-            chosen = self._options({**options, "beams": 1})
+        toolbox = toolbox_of(tools, tool_choice, self.tokenizer)
+        if options.get("beams") is None and self._options(options).beams > 1:  # the model's own wish
+            options["beams"] = 1
+        chosen = self._options(options, toolbox)
         for name in ("best_of", "beams"):
             if getattr(chosen, name) > 1:
                 raise OptionError(f"With {name} there is nothing to stream before the end.", hint="use ask")
-        prompt = self.encode(*parts, system=system, raw=raw)
+        prompt = self._plan(parts, system, raw, toolbox)
         return Answer(Generation(self.engine, self.tokenizer, [prompt], chosen))
 
     def batch(
@@ -147,16 +171,25 @@ class Model:
             return [beam_search(self.engine, self.tokenizer, prompt, chosen) for prompt in encoded]
         return Generation(self.engine, self.tokenizer, encoded, chosen).results() if encoded else []
 
-    def encode(self, *parts: Part, system: str | None = None, raw: bool = False) -> PromptPlan:
+    def encode(
+        self,
+        *parts: Part,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | None = None,
+    ) -> PromptPlan:
         """What `ask` would read: a sequence of token ids, in which placeholders stand for media; ``len()`` counts them.
 
         The arguments are those of `ask`.
         """
-        return plan_of(self.tokenizer, parts, media=self._media, system=system, raw=raw)
+        return self._plan(parts, system, raw, toolbox_of(tools, tool_choice, self.tokenizer))
 
-    def explain(self, *parts: Part, system: str | None = None, raw: bool = False) -> str:
+    def explain(
+        self, *parts: Part, system: str | None = None, raw: bool = False, tools: Sequence[Any] | None = None
+    ) -> str:
         """A table for people of what `ask` would read: every span of text and of media, with its count of tokens."""
-        plan = self.encode(*parts, system=system, raw=raw)
+        plan = self.encode(*parts, system=system, raw=raw, tools=tools)
         return plan.explain(lambda tokens: self.tokenizer.decode(tokens, skip_special=False))
 
     @property
@@ -207,5 +240,9 @@ class Model:
         text = json.dumps(defaults, indent=2, sort_keys=True)
         (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
 
-    def _options(self, given: Mapping[str, Any]) -> GenerationOptions:
-        return options_from(given, self.defaults)
+    def _options(self, given: Mapping[str, Any], toolbox: Toolbox | None = None) -> GenerationOptions:
+        chosen = options_from(given, self.defaults)
+        return chosen if toolbox is None else replace(chosen, toolbox=toolbox)
+
+    def _plan(self, parts: Sequence[Part], system: str | None, raw: bool, toolbox: Toolbox | None) -> PromptPlan:
+        return plan_of(self.tokenizer, parts, media=self._media, system=system, raw=raw, toolbox=toolbox)

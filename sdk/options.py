@@ -9,12 +9,17 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..encoders.errors import OptionError
 
-__all__ = ["GenerationOptions", "Options", "options_from"]
+if TYPE_CHECKING:
+    from .tools import Toolbox
 
+__all__ = ["FORMS", "GenerationOptions", "Options", "options_from"]
+
+#: Options of which each says what an answer may be; at most one is given.
+FORMS = ("schema", "choices", "regex", "toolbox")
 _SAMPLING = ("top_k", "top_p", "min_p", "typical_p")
 _MOST_STOPS = 64
 _LONGEST_STOP = 4096  # characters
@@ -51,6 +56,7 @@ class GenerationOptions:
             properties have no others, unless the schema says so.
         choices: the answer is one of these texts.
         regex: the answer matches this regular expression as a whole; no look-around, no back-references.
+        toolbox: tools that the answer may call; `Model.ask` makes it of its arguments.
         default_new_tokens: the most tokens to generate where `max_new_tokens` does not say; a model's own
             generation_config.json sets it.
     """
@@ -76,6 +82,7 @@ class GenerationOptions:
     schema: Any = None
     choices: tuple[str, ...] | None = None
     regex: str | None = None
+    toolbox: Toolbox | None = None
     default_new_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -306,7 +313,7 @@ def _contradictions(options: GenerationOptions) -> Iterator[tuple[str, str]]:
         yield "beams: a beam search gives no logprobs for each token.", "leave out logprobs, or beams"
     if not beams and options.length_penalty != 1:
         yield "length_penalty is for a beam search.", "set beams, or leave it out"
-    forms = [name for name in ("schema", "choices", "regex") if getattr(options, name) is not None]
+    forms = ["tools" if name == "toolbox" else name for name in FORMS if getattr(options, name) is not None]
     if len(forms) > 1:
         yield f"{' and '.join(forms)} each say what an answer may be.", "leave one of them"
     if forms and beams:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FinishReason", "Result", "Timings", "TokenLogprob", "Usage"]
+__all__ = ["FinishReason", "Result", "Timings", "TokenLogprob", "ToolCall", "Usage"]
 
 #: ``stop``: the model ended its answer, or a stop text or token did; ``length``: max_new_tokens were reached.
 FinishReason = Literal["stop", "length"]
@@ -54,18 +55,38 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks its caller to make.
+
+    Attributes:
+        id: its own, for the message of the role ``tool`` that brings the result (``tool_call_id``).
+        name: of the tool.
+        arguments: as the tool's schema says.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's form, as ``tool_calls`` of a message holds it, but the arguments stay an object."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": dict(self.arguments)}}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One answer.
 
     Attributes:
-        text: without special tokens and without the stop text.
+        text: without special tokens, without the stop text and without tool calls.
         tokens: ids of the answer, without a stop token that ended it; with those that made a stop text.
         finish_reason: why it ended.
         stop: the stop text or the id of the stop token that ended it, or None.
         usage: token counts.
         timings: seconds.
         logprobs: one for each of `tokens`, if they were asked for.
+        tool_calls: in order; only calls that are complete. One that `length` broke off is text.
     """
 
     text: str
@@ -75,6 +96,7 @@ class Result:
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -97,6 +119,8 @@ class Result:
                 "tokens_per_second": round(self.timings.tokens_per_second, 2),
             },
         }
+        if self.tool_calls:
+            out["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.logprobs is not None:
             entries = [{"token": e.token, "logprob": e.logprob, "top": list(map(list, e.top))} for e in self.logprobs]
             out["logprobs"] = entries

@@ -8,7 +8,7 @@ Legend: V vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,17 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import EngineError, OptionError
-from .options import GenerationOptions
+from .options import FORMS, GenerationOptions
+from .schemas import WRITTEN, schema_text
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
     from ..encoders.text import Tokenizer
 
-__all__ = ["FORMS", "Constraint", "constraints_of"]
-
-#: Options of which each says what an answer may be; at most one is given.
-FORMS = ("schema", "choices", "regex")
+__all__ = ["Constraint", "constraints_of"]
 
 # Building one takes about a second.
 _tokenizers: WeakKeyDictionary[Any, LLTokenizer] = WeakKeyDictionary()
@@ -83,7 +81,9 @@ def constraints_of(tokenizer: Any, options: GenerationOptions, vocabulary_size: 
 
     name, value = given[0], getattr(options, given[0])
     if name == "schema":
-        grammar = LLMatcher.grammar_from_json_schema(_schema_text(value), overrides={"whitespace_flexible": False})
+        grammar = LLMatcher.grammar_from_json_schema(schema_text(value), overrides=WRITTEN)
+    elif name == "toolbox":
+        grammar = value.grammar
     elif name == "choices":
         grammar = grammar_from("choice", json.dumps(list(value)))
     else:
@@ -94,57 +94,21 @@ def constraints_of(tokenizer: Any, options: GenerationOptions, vocabulary_size: 
     if first.is_error():
         told = first.get_error().strip().splitlines()
         raise OptionError(
-            f"No answer can follow this {name}.", given=(told or ["?"])[0][:300], expected=_EXPECTED[name]
+            f"No answer can follow {_NAMES.get(name, f'this {name}')}.",
+            given=(told or ["?"])[0][:300],
+            expected=_EXPECTED[name],
         )
     ends = sorted(tokenizer.stop_ids | set(options.stop_tokens))
     return lambda: Constraint(first.deep_copy(), ends)
 
 
+_NAMES = {"toolbox": "these tools"}
 _EXPECTED = {
     "schema": "a JSON schema that something fulfils",
     "choices": "texts",
     "regex": "a regular expression without look-around or back-references",
+    "toolbox": "tools whose parameters are JSON schemas that something fulfils",
 }
-
-
-def _schema_text(schema: Any) -> str:
-    """A schema as JSON: a mapping, or a pydantic class."""
-    found = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema
-    try:
-        if not isinstance(found, Mapping):
-            raise TypeError(type(found).__name__)
-        # A definition may be one of several schemas of an object, which cannot be told from where it stands.
-        text = json.dumps(found, allow_nan=False)
-        return text if '"allOf"' in text else json.dumps(_closed(found))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(
-            "schema is no JSON schema.", given=str(error), expected="a mapping, or a pydantic class"
-        ) from error
-
-
-def _closed(schema: Any) -> Any:
-    """Objects that list their properties have no others, unless the schema says so: a model would never stop adding.
-
-    Where several schemas speak of one object, each would forbid what the others list: it stays open.
-    """
-    if not isinstance(schema, Mapping):
-        return schema
-    found = dict(schema)
-    for name in _NAMED & schema.keys():
-        if isinstance(schema[name], Mapping):
-            found[name] = {key: _closed(value) for key, value in schema[name].items()}
-    for name in _SINGLE & schema.keys():
-        found[name] = _closed(schema[name])
-    if not _TOGETHER & schema.keys() and isinstance(schema.get("properties"), Mapping):
-        found.setdefault("additionalProperties", False)
-    elif "properties" not in schema:
-        for name in _LISTED & schema.keys():
-            found[name] = [_closed(value) for value in schema[name]]
-    return found
-
-
-_NAMED, _SINGLE, _LISTED = {"properties", "$defs", "definitions"}, {"items"}, {"anyOf", "oneOf", "prefixItems"}
-_TOGETHER = {"allOf", "anyOf", "oneOf", "if", "$ref", "patternProperties", "unevaluatedProperties"}
 
 
 def _wrapped(tokenizer: Tokenizer, vocabulary_size: int) -> LLTokenizer:

@@ -281,8 +281,13 @@ class Tokenizer:
         options = {"add_generation_prompt": add_generation_prompt, "tools": tools}
         return self._render(self._template(tools), plain_messages(messages), **options)
 
+    @property
+    def tool_template(self) -> str | None:
+        """The template of conversations with tools: the model's own for them if it has one, or the usual one."""
+        return self.chat_template if self._tool_template is None else self._tool_template
+
     def _template(self, tools: object) -> str:
-        source = self.chat_template if tools is None or self._tool_template is None else self._tool_template
+        source = self.chat_template if tools is None else self.tool_template
         if source is None:
             raise ChatTemplateError("This model has no chat template.", hint="give it plain text to continue: raw=True")
         return source
