@@ -11,7 +11,7 @@ from ..encoders.errors import OptionError
 __all__ = ["WRITTEN", "schema_text"]
 
 #: How llguidance lets JSON be written: as Python's json writes it, and most texts that models were trained on.
-WRITTEN = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+WRITTEN: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def schema_text(schema: Any, name: str = "schema") -> str:
@@ -59,3 +59,25 @@ def _closed(schema: Any) -> Any:
 
 _NAMED, _SINGLE, _LISTED = {"properties", "$defs", "definitions"}, {"items"}, {"anyOf", "oneOf", "prefixItems"}
 _TOGETHER = {"allOf", "anyOf", "oneOf", "if", "$ref", "patternProperties", "unevaluatedProperties"}
+
+
+def bounded(schema: Any, longest: int | None) -> Any:
+    """A JSON schema whose texts have at most so many characters, where it does not bound them itself.
+
+    Args:
+        schema: a JSON schema, or a part of one.
+        longest: characters; None leaves the schema as it is.
+    """
+    if longest is None:
+        return schema
+    if isinstance(schema, list):
+        return [bounded(part, longest) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {key: value if key in _VALUES else bounded(value, longest) for key, value in schema.items()}
+    if schema.get("type") == "string" and not _BOUNDS & schema.keys():
+        found["maxLength"] = longest
+    return found
+
+
+_VALUES, _BOUNDS = {"enum", "const", "default", "examples"}, {"maxLength", "pattern", "format", "enum", "const"}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,8 @@ class TorchEngine:
         together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
         self._together = together and cache_precision == "exact"
         self._cache_precision: CachePrecision = cache_precision
+        # Threads take turns, a token each: an adapter is switched for the whole decoder.
+        self._turn = RLock()
         decoder.pack()
 
     @property
@@ -179,7 +182,7 @@ class TorchEngine:
         Raises:
             EngineError: out of memory.
         """
-        with memory_guard(f"{len(prompts)} prompts of up to {max(map(len, prompts))} tokens"):
+        with self._turn, memory_guard(f"{len(prompts)} prompts of up to {max(map(len, prompts))} tokens"):
             state, logits = self._prefill([self._row(prompt) for prompt in prompts])
         return state, _array(logits)
 
@@ -193,7 +196,10 @@ class TorchEngine:
         assert isinstance(state, TorchState), "a state belongs to the engine that made it"
         for row, token in zip(state.rows, tokens, strict=True):
             row.tokens.append(token)
-        with memory_guard(f"{len(tokens)} rows of up to {max(len(row.tokens) for row in state.rows)} tokens"):
+        with (
+            self._turn,
+            memory_guard(f"{len(tokens)} rows of up to {max(len(row.tokens) for row in state.rows)} tokens"),
+        ):
             return _array(self._step(state, tokens))
 
     @torch.inference_mode()
@@ -203,7 +209,7 @@ class TorchEngine:
         Raises:
             EngineError: out of memory.
         """
-        with memory_guard(f"the logits of all {len(tokens)} tokens"):
+        with self._turn, memory_guard(f"the logits of all {len(tokens)} tokens"):
             row = self._row(tokens)
             ids = torch.tensor([row.tokens], device=self.decoder.device)
             with self._reading(adapted=row.adapted):
