@@ -53,6 +53,7 @@ class ChatSensorium(BaseChatModel):
         temperature, top_p, top_k, seed: as of `GenerationOptions`.
         max_tokens: the most tokens of an answer.
         stop: an answer ends before the first of these texts.
+        streaming: whether `invoke` streams for its callbacks.
         allow_urls: whether messages may name URLs, which are then fetched from the public internet.
         allow_files: whether messages may name files of this machine; never for the messages of strangers.
         longest_string: characters that a text in a tool's arguments or in structured output has at most, where its
@@ -70,6 +71,7 @@ class ChatSensorium(BaseChatModel):
     seed: int | None = None
     max_tokens: int | None = None
     stop: list[str] | None = None
+    streaming: bool = False
     allow_urls: bool = False
     allow_files: bool = False
     longest_string: int | None = 200
