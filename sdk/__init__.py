@@ -28,13 +28,14 @@ from ..encoders.text import Tokenizer
 from .card import Card, card, card_names
 from .content import Access, Audio, Image, Message, Part, Text, Video, canonical_messages, read_part
 from .embedder import Embedder, load_embedder
-from .engine import Engine, EngineInfo, EngineState
+from .engine import Engine, EngineInfo, EngineState, ReusesPrefix
 from .export import Verification, export, verify
 from .info import ModelInfo
 from .load import describe, load
 from .media import LIMITS, Limits
 from .model import Answer, Model
 from .options import GenerationOptions, Options
+from .prefix_cache import PrefixCache
 from .result import FinishReason, Result, Timings, TokenLogprob, ToolCall, Usage
 from .tools import Tool
 
@@ -66,8 +67,10 @@ __all__ = [
     "OptionError",
     "Options",
     "Part",
+    "PrefixCache",
     "RankFailure",
     "Result",
+    "ReusesPrefix",
     "SensoriumError",
     "Text",
     "Timings",

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "EngineInfo", "EngineState"]
+__all__ = ["Engine", "EngineInfo", "EngineState", "ReusesPrefix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,20 @@ class Engine(Protocol):
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits ``[T, vocabulary]`` after every token of one sequence."""
+        ...
+
+
+@runtime_checkable
+class ReusesPrefix(Protocol):
+    """An engine that can go on from what it has read before."""
+
+    def resume(
+        self, state: EngineState, prompt: Sequence[int], kept: int
+    ) -> tuple[EngineState, NDArray[np.float32], int]:
+        """Reads a prompt of which a state of one row holds the first `kept` positions already.
+
+        The given state is used up. Where the model cannot go back so far, more is read, or all.
+
+        Returns the state, the logits ``[1, vocabulary]`` after the prompt, and how many positions were not read again.
+        """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import ContextLengthError, EngineError, InvalidInputError, OptionError
-from .engine import Engine
+from .engine import Engine, EngineState
 from .options import GenerationOptions
+from .prefix_cache import PrefixCache
 from .result import FinishReason, Result, Timings, TokenLogprob, Usage
 from .sampling import Penalties, Sampler, largest, log_softmax
 from .stopping import StopText
@@ -115,14 +116,25 @@ class Generation:
         tokenizer: turns tokens into text and knows which tokens end an answer.
         prompts: token ids, of any lengths.
         options: for all prompts.
+        prefix_cache: of a single prompt with a single answer: what it holds of the prompt is not read again.
 
     Raises:
         InvalidInputError, ContextLengthError: as `check_prompt`.
+        OptionError: a prefix cache beside best_of.
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: TextTokenizer, prompts: Sequence[Sequence[int]], options: GenerationOptions
+        self,
+        engine: Engine,
+        tokenizer: TextTokenizer,
+        prompts: Sequence[Sequence[int]],
+        options: GenerationOptions,
+        *,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
+        if prefix_cache is not None and options.best_of > 1:
+            raise OptionError("A prefix cache keeps one answer, and best_of draws several.", hint="leave out one")
+        self._prefix_cache, self._cached = prefix_cache, 0
         check_options(options, engine)
         limits = [check_prompt(prompt, engine, options) for prompt in prompts]
         constraint = constraints_of(tokenizer, options, engine.info.vocabulary_size)
@@ -136,6 +148,7 @@ class Generation:
         self._begun = time.perf_counter()
         self._first = self._ended = 0.0
         self._steps = 0
+        self._in_step = False
         self._pieces = self._decoded()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -145,6 +158,10 @@ class Generation:
             EngineError: the engine fails, or its logits are not numbers.
         """
         return self._pieces
+
+    def close(self) -> None:
+        """Decodes nothing more."""
+        self._pieces.close()
 
     def results(self) -> list[Result]:
         """Decodes what is left and returns one result a prompt; the errors are those of the iteration."""
@@ -163,10 +180,25 @@ class Generation:
         timings = Timings(self._first - self._begun, self._ended - self._begun, self._steps)
         groups = [self._answers[at : at + self._copies] for at in range(0, len(self._answers), self._copies)]
         best = [max(group, key=lambda answer: answer.mean_logprob) for group in groups]
-        return [answer.result(len(prompt), timings) for answer, prompt in zip(best, self._prompts, strict=True)]
+        usages = [
+            Usage(len(prompt), len(a.tokens), self._cached) for a, prompt in zip(best, self._prompts, strict=True)
+        ]
+        return [answer.result(usage, timings) for answer, usage in zip(best, usages, strict=True)]
 
-    def _decoded(self) -> Iterator[Piece]:
-        state, logits = self._engine.prefill(self._prompts)
+    def _decoded(self) -> Generator[Piece]:
+        cache = self._prefix_cache
+        if cache is None:
+            yield from self._steps_from(*self._engine.prefill(self._prompts))
+            return
+        state, logits, self._cached = cache.prefill(self._engine, self._prompts[0])
+        try:
+            yield from self._steps_from(state, logits)
+        finally:
+            # An engine that failed may have left anything in it.
+            if not self._in_step:
+                cache.keep(self._engine, state, self._prompts[0], self._answers[0].tokens)
+
+    def _steps_from(self, state: EngineState, logits: NDArray[np.float32]) -> Iterator[Piece]:
         live = list(range(len(self._answers)))
         if self._copies > 1:
             copied = [row for row in range(len(self._prompts)) for _ in range(self._copies)]
@@ -185,7 +217,9 @@ class Generation:
             if len(going) < len(live):
                 state.select(going)
                 live = [live[place] for place in going]
+            self._in_step = True
             logits = self._engine.step(state, [self._answers[number].tokens[-1] for number in live])
+            self._in_step = False
             self._steps += 1
 
 
@@ -248,7 +282,7 @@ class _Answer:
         self._texts.append(text)
         return text
 
-    def result(self, prompt_tokens: int, timings: Timings) -> Result:
+    def result(self, usage: Usage, timings: Timings) -> Result:
         """The answer as the user sees it."""
         logprobs = tuple(self.logprobs) if self._options.logprobs is not None else None
         return Result(
@@ -256,7 +290,7 @@ class _Answer:
             tokens=tuple(self.tokens),
             finish_reason=self.finish_reason or "length",
             stop=self.stop,
-            usage=Usage(prompt_tokens, len(self.tokens)),
+            usage=usage,
             timings=timings,
             logprobs=logprobs,
             tool_calls=() if self._calls is None else tuple(self._calls.calls),

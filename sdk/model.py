@@ -19,6 +19,7 @@ from .content import Part
 from .engine import Engine
 from .generation import Generation, check_prompt, check_tokens
 from .options import GenerationOptions, Options, options_from
+from .prefix_cache import PrefixCache
 from .prompt import plan_of
 from .result import Result
 from .tools import Toolbox, toolbox_of
@@ -51,6 +52,10 @@ class Answer:
 
     def __next__(self) -> str:
         return next(self._pieces)
+
+    def close(self) -> None:
+        """Ends the answer where it is; it has no result then. What was computed is let go of, or kept in a cache."""
+        self._generation.close()
 
     @property
     def result(self) -> Result:
@@ -94,6 +99,7 @@ class Model:
         raw: bool = False,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
+        prefix_cache: PrefixCache | None = None,
         **options: Unpack[Options],
     ) -> Result:
         """Answers a prompt.
@@ -107,6 +113,8 @@ class Model:
                 hints, a pydantic class, or a mapping in OpenAI's form. Arguments fulfil their schema by construction.
             tool_choice: ``auto`` (a call or a text), ``required`` (one call), ``none``, or the name of the tool that is
                 called.
+            prefix_cache: remembers what was read, so that the next prompt that begins alike is read from where it
+                differs.
             options: see `GenerationOptions`; what is not given comes from the model's generation_config.json.
 
         Raises:
@@ -119,8 +127,10 @@ class Model:
         chosen = self._options(options, toolbox)
         prompt = self._plan(parts, system, raw, toolbox)
         if chosen.beams > 1:
+            if prefix_cache is not None:
+                raise OptionError("A prefix cache keeps one answer, and beams are several.", hint="leave out one")
             return beam_search(self.engine, self.tokenizer, prompt, chosen)
-        (result,) = Generation(self.engine, self.tokenizer, [prompt], chosen).results()
+        (result,) = Generation(self.engine, self.tokenizer, [prompt], chosen, prefix_cache=prefix_cache).results()
         return result
 
     def stream(
@@ -130,6 +140,7 @@ class Model:
         raw: bool = False,
         tools: Sequence[Any] | None = None,
         tool_choice: str | None = None,
+        prefix_cache: PrefixCache | None = None,
         **options: Unpack[Options],
     ) -> Answer:
         """As `ask`, in pieces of text that never split a character; tool calls are in the result alone.
@@ -145,7 +156,7 @@ class Model:
             if getattr(chosen, name) > 1:
                 raise OptionError(f"With {name} there is nothing to stream before the end.", hint="use ask")
         prompt = self._plan(parts, system, raw, toolbox)
-        return Answer(Generation(self.engine, self.tokenizer, [prompt], chosen))
+        return Answer(Generation(self.engine, self.tokenizer, [prompt], chosen, prefix_cache=prefix_cache))
 
     def batch(
         self, prompts: Sequence[Part], *, system: str | None = None, raw: bool = False, **options: Unpack[Options]

@@ -43,6 +43,19 @@ class OnnxEngine:
         logits = [runner.read(state, _ids([prompt])) for state, prompt in zip(states, prompts, strict=True)]
         return RunnerState.join(states), np.concatenate(logits)[:, -1]
 
+    def resume(
+        self, state: EngineState, prompt: Sequence[int], kept: int
+    ) -> tuple[RunnerState, NDArray[np.float32], int]:
+        """Reads a prompt from the position `kept` on; the state of one row holds those before.
+
+        Raises:
+            EngineError: the graph failed.
+        """
+        assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
+        kept = min(kept, len(prompt) - 1)  # logits follow a token that is read
+        state.truncate([kept])
+        return state, self._bundle.decoder().read(state, _ids([prompt])[:, kept:])[:, -1], kept
+
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Appends one token to each row.
 

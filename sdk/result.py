@@ -14,10 +14,17 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; `prompt_tokens` counts what the chat template adds, `new_tokens` no stop token."""
+    """Tokens of one request.
+
+    Attributes:
+        prompt_tokens: with what the chat template adds.
+        new_tokens: without a stop token.
+        cached_tokens: those of the prompt that were not read again; see `PrefixCache`.
+    """
 
     prompt_tokens: int
     new_tokens: int
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -112,6 +119,7 @@ class Result:
                 "prompt_tokens": self.usage.prompt_tokens,
                 "new_tokens": self.usage.new_tokens,
                 "total_tokens": self.usage.total_tokens,
+                "cached_tokens": self.usage.cached_tokens,
             },
             "timings": {
                 "first_token_seconds": round(self.timings.first_token, 4),

@@ -115,6 +115,13 @@ class FakeEngine:
         state = FakeState([_Row(first + place, list(prompt)) for place, prompt in enumerate(prompts)])
         return state, self._rows(state.rows)
 
+    def resume(
+        self, state: EngineState, prompt: Sequence[int], kept: int
+    ) -> tuple[FakeState, NDArray[np.float32], int]:
+        """Takes up a prompt of which `kept` positions are known."""
+        fresh, logits = self.prefill([prompt])
+        return fresh, logits, min(kept, len(prompt) - 1)
+
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Appends one token to each row; returns the logits [rows, V] that follow."""
         assert isinstance(state, FakeState), "a state belongs to the engine that made it"

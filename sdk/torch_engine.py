@@ -187,6 +187,29 @@ class TorchEngine:
         return state, _array(logits)
 
     @torch.inference_mode()
+    def resume(
+        self, state: EngineState, prompt: Sequence[int], kept: int
+    ) -> tuple[TorchState, NDArray[np.float32], int]:
+        """Reads a prompt from about the position `kept` on; the state of one row holds those before.
+
+        All is read where a layer with a window has overwritten what is to be kept, or where rotary frequencies have
+        changed with the length; a picture whose positions see each other both ways is never kept in part.
+
+        Raises:
+            EngineError: out of memory.
+        """
+        assert isinstance(state, TorchState), "a state belongs to the engine that made it"
+        with self._turn, memory_guard(f"a prompt of {len(prompt)} tokens"):
+            row = self._row(prompt)
+            kept = self._kept(state, row, kept)
+            if not kept:
+                fresh, logits = self._prefill([row])
+                return fresh, _array(logits), 0
+            state.truncate([kept])
+            state.rows = [row]
+            return state, _array(self._read(row, state.caches[0], kept)), kept
+
+    @torch.inference_mode()
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Appends one token to each row.
 
@@ -246,30 +269,42 @@ class TorchEngine:
         spans, positions = self.media.bidirectional(prompt), self.media.positions(prompt)
         return _Row(list(prompt), self.media.embed(prompt), prompt.adapter is not None, spans, positions)
 
+    def _kept(self, state: TorchState, row: _Row, wanted: int) -> int:
+        """How many positions of a state can be kept for a row that begins with the `wanted` first of them."""
+        kept = min(wanted, len(row.tokens) - 1)  # logits follow a token that is read
+        for spans in (row, state.rows[0]):
+            if split := spans.splits(kept):
+                kept = split[0]
+        fits = current() is None and self._regimes([row]) == state.regimes and row.adapted == state.rows[0].adapted
+        return kept if fits and state.caches[0].can_truncate([kept]) else 0
+
+    def _read(self, row: _Row, cache: KeyValueCache, first: int = 0) -> torch.Tensor:
+        """Appends a row from its position `first` on to a cache that holds those before: logits [1, 1, V]."""
+        last = None
+        for chunk in self._chunks(row, first):
+            last = self._forward(chunk, cache, [row])
+        assert last is not None, "prompts are not empty"
+        return last
+
     def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
         for row in rows:
             cache = self.decoder.new_cache(precision=self._cache_precision)
-            last = None
-            for chunk in self._chunks(row):
-                last = self._forward(chunk, cache, [row])
-            assert last is not None, "prompts are not empty"
+            lasts.append(self._read(row, cache))
             caches.append(cache)
-            lasts.append(last)
         # One pass can have the adapter on or off, not both; a cache that a group shares has one row.
         together = self._together and len({row.adapted for row in rows}) == 1 and current() is None
         if together:
             caches = [KeyValueCache.join(self.decoder.config, caches)]
         return TorchState(caches, rows, self._regimes(rows), together=together), torch.cat(lasts)
 
-    def _chunks(self, row: _Row) -> Iterator[torch.Tensor]:
-        """A row's tokens [1, T] or, if it has media, embeddings [1, T, D], a part at a time."""
+    def _chunks(self, row: _Row, first: int = 0) -> Iterator[torch.Tensor]:
+        """A row's tokens [1, T] or, if it has media, embeddings [1, T, D], a part at a time, from `first` on."""
         whole, length = self._regimes([row])[0], len(row.tokens)
         ranks = current()
         most = _PREFILL_CHUNK * (ranks.size if ranks is not None else 1)
         # A chunk must not be read under frequencies that the whole prompt will not use.
         size = most if self.decoder.frequencies_regime(min(length, most)) == whole else length
-        first = 0
         while first < length:
             last = min(first + size, length)
             if split := row.splits(last):

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import (
     JsonOutputKeyToolsParser,
@@ -29,6 +29,7 @@ from ...encoders.errors import OptionError
 from ..content import Access
 from ..load import load
 from ..model import Model
+from ..prefix_cache import PrefixCache
 from ..result import Result
 from ..schemas import bounded
 from .messages import messages_of
@@ -58,6 +59,7 @@ class ChatSensorium(BaseChatModel):
         allow_files: whether messages may name files of this machine; never for the messages of strangers.
         longest_string: characters that a text in a tool's arguments or in structured output has at most, where its
             schema does not say: small models would not stop. None for no bound.
+        prefix_cache: remembers conversations, so that each turn is read from where it differs from the one before.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
@@ -75,6 +77,7 @@ class ChatSensorium(BaseChatModel):
     allow_urls: bool = False
     allow_files: bool = False
     longest_string: int | None = 200
+    prefix_cache: PrefixCache | None = Field(default=None, exclude=True, repr=False)
 
     _loading: Any = PrivateAttr(default_factory=Lock)
 
@@ -234,7 +237,7 @@ class ChatSensorium(BaseChatModel):
 
     def _options(self, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for the model: this object's, and before them those of the call."""
-        options = {name: getattr(self, name) for name in _FIELDS} | dict(given)
+        options = {name: getattr(self, name) for name in (*_FIELDS, "prefix_cache")} | dict(given)
         return {_RENAMED.get(name, name): value for name, value in options.items()} | {
             "stop": stop or self.stop or None
         }
@@ -246,9 +249,13 @@ class ChatSensorium(BaseChatModel):
 
 def _usage(result: Result) -> UsageMetadata:
     usage = result.usage
-    return UsageMetadata(
+    details = InputTokenDetails(cache_read=usage.cached_tokens) if usage.cached_tokens else None
+    found = UsageMetadata(
         input_tokens=usage.prompt_tokens, output_tokens=usage.new_tokens, total_tokens=usage.total_tokens
     )
+    if details is not None:
+        found["input_token_details"] = details
+    return found
 
 
 def _choice(given: str | bool | Mapping[str, Any] | None) -> str | None:

@@ -126,6 +126,35 @@ def test_long_prompts_are_read_in_pieces(name: str, monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(runner.step(state, [4]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("together", [True, False])
+def test_a_prompt_is_read_from_where_it_differs(name: str, together: bool, precision: Any) -> None:
+    runner = engine(name, torch.float64, rows_together=together, cache_precision=precision)
+    text = [*PROMPTS[3], *PROMPTS[0]]
+    for kept, prompt in ((10, [*text[:10], 3]), (25, [*PROMPTS[3], 4, 5, 6]), (11, text[:11]), (26, [*PROMPTS[3], 7])):
+        state, _ = runner.prefill([text[:25]])
+        runner.step(state, [7])
+        state, logits, reused = runner.resume(state, prompt, kept)
+        assert reused in (0, min(kept, len(prompt) - 1)) and state.lengths == (len(prompt),)
+        assert reused or name != "full" or precision != "exact"
+        expected, first = runner.prefill([prompt])
+        np.testing.assert_allclose(logits, first, atol=1e-5)
+        np.testing.assert_allclose(runner.step(state, [4]), runner.step(expected, [4]), atol=1e-5)
+
+
+def test_frequencies_that_changed_and_windows_that_wrapped_are_read_anew() -> None:
+    for name, prompt, kept, reused in (
+        ("longrope", PROMPTS[3], 11, 0),  # 11 of 11 positions, but the longer text turns all keys otherwise
+        ("longrope", [*PROMPTS[0], 3], 11, 11),
+        ("windows", [*PROMPTS[0], 3], 11, 11),
+        ("windows", [*PROMPTS[0][:10], 3], 10, 0),
+    ):
+        runner = engine(name, torch.float64)
+        state, _ = runner.prefill([prompt[:kept] if reused or name == "longrope" else PROMPTS[0]])
+        assert runner.resume(state, prompt, kept)[2] == reused, name
+
+
 def test_an_engine_says_what_it_is() -> None:
     info = engine("full", torch.bfloat16).info
     assert (info.vocabulary_size, info.context_length, info.name) == (V, 1024, "torch (cpu, bfloat16)")

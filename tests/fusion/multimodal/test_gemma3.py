@@ -170,6 +170,25 @@ def test_a_state_keeps_no_part_of_a_picture(build: Build, photos: Photos) -> Non
     assert state.lengths == (first,)
 
 
+def test_a_prefix_ends_before_a_picture_or_behind_it(
+    build: Build, photos: Photos, our_parts: Any, asking: Asking
+) -> None:
+    ours = sdk.load(build("wide").folder, dtype=torch.float64, device="cpu")
+    first = ours.encode(our_parts(asking("Look", photos["tiny"], "at it.")))
+    ((begin, end),) = ours.engine.media.bidirectional(first)  # type: ignore[attr-defined]
+    for texts, kept, expected in (
+        (("Look", photos["tiny"], "again."), end + 3, range(end, end + 4)),
+        (("Look", photos["odd"], "at it."), begin, range(begin, begin + 1)),
+        (("Look", photos["tiny"], "at it."), begin + 3, range(begin, begin + 1)),
+    ):
+        plan = ours.encode(our_parts(asking(*texts)))
+        state, _ = ours.engine.prefill([first])
+        _, logits, reused = ours.engine.resume(state, plan, kept)  # type: ignore[attr-defined]
+        assert reused in expected
+        whole = ours.logits(plan)[-1]
+        assert np.abs(logits[0] - whole).max() <= 1e-6 * np.abs(whole).max()
+
+
 @pytest.mark.parametrize("span", [(5, 8), (6, 9), (2, 12)])
 def test_a_decoder_reads_no_part_of_a_span(span: tuple[int, int], build: Build) -> None:
     decoder = sdk.load(build("wide").folder).engine.decoder  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
@@ -87,7 +88,10 @@ class TestIntegration(ChatModelIntegrationTests):
             content = sound.getvalue() if url.endswith(".wav") else picture
             return httpx.Response(200, content=content, request=httpx.Request("GET", url))
 
-        with patch.object(httpx, "get", get):
+        with (
+            patch.object(httpx, "get", get),
+            patch.dict(os.environ, LANGCHAIN_TESTS_USER_AGENT="none: nothing is fetched"),
+        ):
             yield
 
     @pytest.mark.xfail(strict=True, reason="nano, of 135M parameters, does not choose to call a tool by itself")
