@@ -152,16 +152,22 @@ def chat(
     quiet: Quiet = False,
     timings: Showing = False,
 ) -> None:
-    """Talk with a model; /quit or the end of input ends it."""
-    from .chat import converse
+    """Talk with a model, and show it files; /help lists what it knows, /quit or the end of input ends it."""
+    from .chat import Conversation, converse
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
     loaded = _load(model, device=device, dtype=dtype, quiet=quiet, timings=timings)
-    for result in converse(loaded, system=system, options=options):
+    refused = False
+    for result in converse(Conversation(loaded, system, options)):
+        if result is None:
+            refused = True
+            continue
         _tell(result, quiet=quiet)
         if timings:
             print(timing_line(result), file=sys.stderr)
+    if refused and not sys.stdin.isatty():
+        raise typer.Exit(1)
 
 
 @app.command()

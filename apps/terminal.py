@@ -44,8 +44,12 @@ def read_stdin() -> Part:
     return part.text if isinstance(part, Text) else part
 
 
-def read_line() -> str | None:
-    """The next line of standard input, blank lines left out, or None at its end; a person is shown a prompt.
+def read_line(*, prompt: str = "> ", blank: bool = False) -> str | None:
+    """The next line of standard input, or None at its end; a person is shown a prompt.
+
+    Args:
+        prompt: that a person is shown.
+        blank: whether a blank line counts; else it is passed over, and lines have no space around them.
 
     Raises:
         InvalidInputError: the line is too long.
@@ -53,26 +57,28 @@ def read_line() -> str | None:
     """
     while True:
         if sys.stdin.isatty():
-            line = _typed_line()
+            line = _typed_line(prompt)
         else:
             line = sys.stdin.buffer.readline(_LARGEST_INPUT + 1)
         if not line:
             return None
         if len(line) > _LARGEST_INPUT:
             raise InvalidInputError("A line is too long.", expected=f"at most {_LARGEST_INPUT} bytes")
+        if blank:
+            return text_of(line, "standard input").rstrip("\r\n") if line.strip() else ""
         if line.strip():
             return text_of(line, "standard input").strip()
 
 
-def _typed_line() -> bytes:
+def _typed_line(prompt: str) -> bytes:
     """A line from the terminal, its end included, with the keys for editing where Python has them."""
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")
     if not sys.stdout.isatty():  # Python would write the prompt among the answers
-        print("> ", end="", file=sys.stderr, flush=True)
+        print(prompt, end="", file=sys.stderr, flush=True)
         return sys.stdin.buffer.readline(_LARGEST_INPUT + 1)
     try:
-        return input("> ").encode("utf-8", "surrogateescape") + b"\n"
+        return input(prompt).encode("utf-8", "surrogateescape") + b"\n"
     except EOFError:
         return b""
 

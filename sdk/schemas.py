@@ -8,7 +8,7 @@ from typing import Any
 
 from ..encoders.errors import OptionError
 
-__all__ = ["WRITTEN", "schema_text"]
+__all__ = ["WRITTEN", "bounded", "schema_text"]
 
 #: How llguidance lets JSON be written: as Python's json writes it, and most texts that models were trained on.
 WRITTEN: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

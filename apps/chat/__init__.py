@@ -1,5 +1,6 @@
 """The chat app: a conversation in the terminal."""
 
-from .conversation import converse
+from .conversation import Attachment, Conversation, Turn
+from .session import converse
 
-__all__ = ["converse"]
+__all__ = ["Attachment", "Conversation", "Turn", "converse"]
