@@ -1,0 +1,2 @@
+"""Translation."""
+__all__: list[str] = []

@@ -1,0 +1,68 @@
+"""Which format a text has: its content says where it can, else its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+
+from ....sdk import InvalidInputError
+from .markdown import cut_markdown
+from .parts import Document
+from .plain import cut_plain
+from .subtitles import TIMING, cut_srt, cut_vtt
+
+__all__ = ["FORMATS", "cut", "recognise"]
+
+#: Name of a format → what cuts a text of it.
+FORMATS: Mapping[str, Callable[[str], Document]] = {
+    "text": cut_plain,
+    "markdown": cut_markdown,
+    "srt": cut_srt,
+    "vtt": cut_vtt,
+}
+_ENDINGS = {".md": "markdown", ".markdown": "markdown", ".mdown": "markdown", ".mkd": "markdown"}
+_VTT = re.compile(r"WEBVTT(?:[ \t\r\n]|\Z)")
+_SRT = re.compile(r"\s*(?:\d+[ \t]*\r?\n)?" + TIMING.pattern)
+_TIMED = re.compile("^" + TIMING.pattern, re.MULTILINE)
+_SIGNS = re.compile(r"^(?:#{1,6} \S|```|~~~)|\]\(\S", re.MULTILINE)
+_FEWEST_SIGNS = 2
+
+
+def recognise(text: str, name: str | None = None) -> str:
+    """The format of a text.
+
+    Args:
+        text: all of it.
+        name: of its file, if it has one.
+
+    Raises:
+        InvalidInputError: its name says that it holds subtitles, and it holds none.
+    """
+    text = text.removeprefix("\ufeff")
+    if _VTT.match(text):
+        return "vtt"
+    if _SRT.match(text):
+        return "srt"
+    ending = PurePath(name or "").suffix.lower()
+    if ending == ".srt" and _TIMED.search(text):
+        return "srt"
+    if ending in (".srt", ".vtt"):
+        expected = "WEBVTT in its first line" if ending == ".vtt" else "lines such as 00:00:01,000 --> 00:00:02,500"
+        hint = "--format text translates it as it is"
+        raise InvalidInputError(f"{name} holds no subtitles.", given=repr(text[:40]), expected=expected, hint=hint)
+    if ending:
+        return _ENDINGS.get(ending, "text")
+    signs = _SIGNS.finditer(text)
+    return "markdown" if sum(1 for _, _ in zip(range(_FEWEST_SIGNS), signs, strict=False)) == _FEWEST_SIGNS else "text"
+
+
+def cut(text: str, format: str) -> Document:
+    """Cuts a text.
+
+    Raises:
+        InvalidInputError: an unknown format.
+    """
+    if format not in FORMATS:
+        raise InvalidInputError("There is no such format.", given=format, expected=", ".join(FORMATS))
+    return FORMATS[format](text)
