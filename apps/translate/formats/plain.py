@@ -8,7 +8,9 @@ from .parts import Document, Fixed, Segment, lines_of, segment, without_end
 
 __all__ = ["cut_plain"]
 
-_SHORTEST_WRAPPED = 45  # characters: a shorter line was not broken by a margin; it is a line of a poem, a list, an address
+_SHORTEST_WRAPPED = (
+    45  # characters: a shorter line was not broken by a margin; it is a line of a poem, a list, an address
+)
 _ITEM = re.compile(r"[-+*•–—>|]|\d{1,9}[.)]\s")
 
 

@@ -90,7 +90,7 @@ def test_code_and_tables_of_real_pages_are_not_text(root: Path) -> None:
     assert "Sensorium" in found and "families" in found
     told = "They need Python 3.11 or newer and make. `make demo` prints"
     assert told in found
-    assert not any("import sdk" in text or "sensorium ask \"What" in text or text.startswith("|") for text in found)
+    assert not any("import sdk" in text or 'sensorium ask "What' in text or text.startswith("|") for text in found)
 
 
 MARKDOWN = """---
