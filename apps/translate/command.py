@@ -144,8 +144,7 @@ def _document(file: Path | None, format: str) -> Document:
     if file is not None and not file.is_file():
         raise InvalidInputError("There is no such file.", given=str(file), expected="a file that exists")
     name = "standard input" if file is None else file.name
-    with sys.stdin.buffer if file is None else file.open("rb") as stream:
-        data = stream.read(_LARGEST + 1)
+    data = sys.stdin.buffer.read(_LARGEST + 1) if file is None else _read(file)
     if len(data) > _LARGEST:
         raise InvalidInputError(f"{name} is too large.", given="more", expected=f"at most {_LARGEST} bytes")
     part = read_part(data, name=name)
@@ -153,6 +152,11 @@ def _document(file: Path | None, format: str) -> Document:
         raise InvalidInputError(f"{name} is no text.", given=repr(part), expected="text, Markdown or subtitles")
     text = _BOM + part.text if data.startswith(_BOM.encode()) else part.text
     return cut(text, recognise(text, None if file is None else name) if format == "auto" else format)
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(_LARGEST + 1)
 
 
 def _check_out(out: Path, file: Path | None, overwrite: bool) -> None:

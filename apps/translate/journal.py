@@ -1,4 +1,4 @@
-"""What is translated already: kept in memory, and beside the output, so that an interrupted run goes on where it was."""
+"""What is translated already: kept in memory and beside the output, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 

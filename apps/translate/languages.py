@@ -14,35 +14,36 @@ __all__ = ["Language", "language", "written_in"]
 # ISO 639-1, and what is spoken by many and has three letters only.
 _NAMES = """
 aa Afar, ab Abkhazian, af Afrikaans, ak Akan, am Amharic, an Aragonese, ar Arabic, as Assamese, av Avaric, ay Aymara,
-az Azerbaijani, ba Bashkir, be Belarusian, bg Bulgarian, bi Bislama, bm Bambara, bn Bengali, bo Tibetan, br Breton,
-bs Bosnian, ca Catalan, ce Chechen, ch Chamorro, co Corsican, cr Cree, cs Czech, cu Church Slavic, cv Chuvash, cy Welsh,
-da Danish, de German, dv Divehi, dz Dzongkha, ee Ewe, el Greek, en English, eo Esperanto, es Spanish, et Estonian,
-eu Basque, fa Persian, ff Fulah, fi Finnish, fj Fijian, fo Faroese, fr French, fy Western Frisian, ga Irish,
-gd Scottish Gaelic, gl Galician, gn Guarani, gu Gujarati, gv Manx, ha Hausa, he Hebrew, hi Hindi, ho Hiri Motu,
-hr Croatian, ht Haitian Creole, hu Hungarian, hy Armenian, hz Herero, ia Interlingua, id Indonesian, ie Interlingue,
-ig Igbo, ii Sichuan Yi, ik Inupiaq, io Ido, is Icelandic, it Italian, iu Inuktitut, ja Japanese, jv Javanese, ka Georgian,
-kg Kongo, ki Kikuyu, kj Kuanyama, kk Kazakh, kl Kalaallisut, km Khmer, kn Kannada, ko Korean, kr Kanuri, ks Kashmiri,
-ku Kurdish, kv Komi, kw Cornish, ky Kyrgyz, la Latin, lb Luxembourgish, lg Ganda, li Limburgish, ln Lingala, lo Lao,
-lt Lithuanian, lu Luba-Katanga, lv Latvian, mg Malagasy, mh Marshallese, mi Maori, mk Macedonian, ml Malayalam,
-mn Mongolian, mr Marathi, ms Malay, mt Maltese, my Burmese, na Nauru, nb Norwegian Bokmål, nd North Ndebele, ne Nepali,
-ng Ndonga, nl Dutch, nn Norwegian Nynorsk, no Norwegian, nr South Ndebele, nv Navajo, ny Chichewa, oc Occitan, oj Ojibwa,
-om Oromo, or Odia, os Ossetian, pa Punjabi, pi Pali, pl Polish, ps Pashto, pt Portuguese, qu Quechua, rm Romansh, rn Rundi,
-ro Romanian, ru Russian, rw Kinyarwanda, sa Sanskrit, sc Sardinian, sd Sindhi, se Northern Sami, sg Sango, si Sinhala,
-sk Slovak, sl Slovenian, sm Samoan, sn Shona, so Somali, sq Albanian, sr Serbian, ss Swati, st Southern Sotho,
-su Sundanese, sv Swedish, sw Swahili, ta Tamil, te Telugu, tg Tajik, th Thai, ti Tigrinya, tk Turkmen, tl Tagalog,
-tn Tswana, to Tonga, tr Turkish, ts Tsonga, tt Tatar, tw Twi, ty Tahitian, ug Uyghur, uk Ukrainian, ur Urdu, uz Uzbek,
-ve Venda, vi Vietnamese, vo Volapük, wa Walloon, wo Wolof, xh Xhosa, yi Yiddish, yo Yoruba, za Zhuang, zh Chinese, zu Zulu,
-fil Filipino, yue Cantonese, ceb Cebuano, ckb Central Kurdish, gsw Swiss German, haw Hawaiian, hmn Hmong
+az Azerbaijani, ba Bashkir, be Belarusian, bg Bulgarian, bi Bislama, bm Bambara, bn Bengali, bo Tibetan, br Breton, bs
+Bosnian, ca Catalan, ce Chechen, ch Chamorro, co Corsican, cr Cree, cs Czech, cu Church Slavic, cv Chuvash, cy Welsh,
+da Danish, de German, dv Divehi, dz Dzongkha, ee Ewe, el Greek, en English, eo Esperanto, es Spanish, et Estonian, eu
+Basque, fa Persian, ff Fulah, fi Finnish, fj Fijian, fo Faroese, fr French, fy Western Frisian, ga Irish, gd Scottish
+Gaelic, gl Galician, gn Guarani, gu Gujarati, gv Manx, ha Hausa, he Hebrew, hi Hindi, ho Hiri Motu, hr Croatian, ht
+Haitian Creole, hu Hungarian, hy Armenian, hz Herero, ia Interlingua, id Indonesian, ie Interlingue, ig Igbo, ii
+Sichuan Yi, ik Inupiaq, io Ido, is Icelandic, it Italian, iu Inuktitut, ja Japanese, jv Javanese, ka Georgian, kg
+Kongo, ki Kikuyu, kj Kuanyama, kk Kazakh, kl Kalaallisut, km Khmer, kn Kannada, ko Korean, kr Kanuri, ks Kashmiri, ku
+Kurdish, kv Komi, kw Cornish, ky Kyrgyz, la Latin, lb Luxembourgish, lg Ganda, li Limburgish, ln Lingala, lo Lao, lt
+Lithuanian, lu Luba-Katanga, lv Latvian, mg Malagasy, mh Marshallese, mi Maori, mk Macedonian, ml Malayalam, mn
+Mongolian, mr Marathi, ms Malay, mt Maltese, my Burmese, na Nauru, nb Norwegian Bokmål, nd North Ndebele, ne Nepali,
+ng Ndonga, nl Dutch, nn Norwegian Nynorsk, no Norwegian, nr South Ndebele, nv Navajo, ny Chichewa, oc Occitan, oj
+Ojibwa, om Oromo, or Odia, os Ossetian, pa Punjabi, pi Pali, pl Polish, ps Pashto, pt Portuguese, qu Quechua, rm
+Romansh, rn Rundi, ro Romanian, ru Russian, rw Kinyarwanda, sa Sanskrit, sc Sardinian, sd Sindhi, se Northern Sami, sg
+Sango, si Sinhala, sk Slovak, sl Slovenian, sm Samoan, sn Shona, so Somali, sq Albanian, sr Serbian, ss Swati, st
+Southern Sotho, su Sundanese, sv Swedish, sw Swahili, ta Tamil, te Telugu, tg Tajik, th Thai, ti Tigrinya, tk Turkmen,
+tl Tagalog, tn Tswana, to Tonga, tr Turkish, ts Tsonga, tt Tatar, tw Twi, ty Tahitian, ug Uyghur, uk Ukrainian, ur
+Urdu, uz Uzbek, ve Venda, vi Vietnamese, vo Volapük, wa Walloon, wo Wolof, xh Xhosa, yi Yiddish, yo Yoruba, za Zhuang,
+zh Chinese, zu Zulu, fil Filipino, yue Cantonese, ceb Cebuano, ckb Central Kurdish, gsw Swiss German, haw Hawaiian,
+hmn Hmong
 """
 _REGIONS = """
-AR Argentina, AT Austria, AU Australia, BE Belgium, BO Bolivia, BR Brazil, CA Canada, CH Switzerland, CL Chile, CN China,
-CO Colombia, CR Costa Rica, CU Cuba, CZ Czechia, DE Germany, DK Denmark, DO Dominican Republic, EC Ecuador, EG Egypt,
-ES Spain, FI Finland, FR France, GB United Kingdom, GR Greece, GT Guatemala, HK Hong Kong, HN Honduras, HU Hungary,
-ID Indonesia, IE Ireland, IL Israel, IN India, IR Iran, IT Italy, JP Japan, KE Kenya, KR Korea, LU Luxembourg, MA Morocco,
-MX Mexico, MY Malaysia, NG Nigeria, NI Nicaragua, NL Netherlands, NO Norway, NZ New Zealand, PA Panama, PE Peru,
-PH Philippines, PK Pakistan, PL Poland, PR Puerto Rico, PT Portugal, PY Paraguay, RO Romania, RU Russia, SA Saudi Arabia,
-SE Sweden, SG Singapore, SK Slovakia, SV El Salvador, TH Thailand, TR Turkey, TW Taiwan, UA Ukraine, US United States,
-UY Uruguay, VE Venezuela, VN Vietnam, ZA South Africa, 419 Latin America
+AR Argentina, AT Austria, AU Australia, BE Belgium, BO Bolivia, BR Brazil, CA Canada, CH Switzerland, CL Chile, CN
+China, CO Colombia, CR Costa Rica, CU Cuba, CZ Czechia, DE Germany, DK Denmark, DO Dominican Republic, EC Ecuador, EG
+Egypt, ES Spain, FI Finland, FR France, GB United Kingdom, GR Greece, GT Guatemala, HK Hong Kong, HN Honduras, HU
+Hungary, ID Indonesia, IE Ireland, IL Israel, IN India, IR Iran, IT Italy, JP Japan, KE Kenya, KR Korea, LU
+Luxembourg, MA Morocco, MX Mexico, MY Malaysia, NG Nigeria, NI Nicaragua, NL Netherlands, NO Norway, NZ New Zealand,
+PA Panama, PE Peru, PH Philippines, PK Pakistan, PL Poland, PR Puerto Rico, PT Portugal, PY Paraguay, RO Romania, RU
+Russia, SA Saudi Arabia, SE Sweden, SG Singapore, SK Slovakia, SV El Salvador, TH Thailand, TR Turkey, TW Taiwan, UA
+Ukraine, US United States, UY Uruguay, VE Venezuela, VN Vietnam, ZA South Africa, 419 Latin America
 """
 _SCRIPTS = {"hans": "Simplified", "hant": "Traditional", "latn": "Latin", "cyrl": "Cyrillic", "arab": "Arabic"}
 # How Unicode's names of the letters begin; of languages that are written in no other script.

@@ -7,7 +7,10 @@ from collections import Counter
 
 from .languages import Language, written_in
 
-__all__ = ["fault_of_words"]
+__all__ = ["RUNS_ON", "fault_of_words"]
+
+#: The fault of an answer that has no end.
+RUNS_ON = "repeats itself or runs on"
 
 _RUN = re.compile(r"(\S.{1,58}?)(?:\W{0,3}\1){3,}")
 _LONGER, _MORE = 5, 60  # a translation has at most 5 times the characters of its source, and 60
@@ -30,7 +33,7 @@ def fault_of_words(source: str, translation: str, languages: tuple[Language, Lan
     if not any(letter.isalnum() for letter in translation):
         return "empty"
     if len(translation) > _LONGER * len(source) + _MORE or (_repeats(translation) and not _repeats(source)):
-        return "repeats itself or runs on"
+        return RUNS_ON
     if len(source) >= _FROM and len(translation) * _SHORTER < len(source):
         return "leaves out most of the source"
     if "-->" in translation and "-->" not in source:

@@ -1,10 +1,11 @@
-"""How a model is asked for a translation: examples, then the text; any instruction model goes on with the pattern."""
+"""How a model is asked for a translation: examples, then the text. Any instruction model goes on with the pattern."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...sdk import Message
 from .languages import Language
 from .masks import MARK
 
@@ -36,6 +37,7 @@ _EXAMPLES = {
     "sv": ("God morgon, hur mår du?", "Huset vid floden är mycket gammalt.", "Klicka på {1} för att spara."),
     "zh": ("早上好，您好吗？", "河边的房子很旧。", "点击 {1} 保存。"),
 }
+_ANSWER = "Answer with the translation alone, in one line."
 _QUOTES = (("“", "”"), ('"', '"'), ("«", "»"), ("'", "'"), ("„", "“"))
 
 
@@ -60,20 +62,42 @@ class Request:
     again: bool = False
 
 
-def prompt_for(request: Request) -> str:
-    """The prompt; an answer to it is one line."""
-    source, target = request.source, request.target
-    lines = [f"Translate from {source.name} to {target.name}. Answer with the translation alone, in one line."]
+def prompt_for(request: Request, *, chat: bool) -> str | list[Message]:
+    """The prompt; an answer to it is one line.
+
+    Args:
+        request: what is to be translated.
+        chat: the examples as turns of a conversation; else as a text that the model continues.
+    """
+    pairs = _examples(request.source, request.target, marks=bool(MARK.search(request.text)))
+    pairs += [request.before] if request.before else []
+    wishes = [_ANSWER, *_wishes(request)]
+    if not chat:
+        source, target = request.source.name, request.target.name
+        patterns = [f"{source}: {text}\n{target}: {translation}" for text, translation in pairs]
+        return "\n\n".join([" ".join([_task(request), *wishes]), *patterns, f"{source}: {request.text}\n{target}:"])
+    messages: list[Message] = []
+    for text, translation in pairs:
+        messages.append({"role": "user", "content": f"{_task(request)} {_ANSWER}\n\n{text}"})
+        messages.append({"role": "assistant", "content": translation})
+    return [*messages, {"role": "user", "content": f"{' '.join([_task(request), *wishes])}\n\n{request.text}"}]
+
+
+def _task(request: Request) -> str:
+    return f"Translate from {request.source.name} to {request.target.name}."
+
+
+def _wishes(request: Request) -> list[str]:
+    """What this text needs besides."""
+    wishes: list[str] = []
     if marks := MARK.findall(request.text):
         told = ", ".join(f"{{{number}}}" for number in marks)
-        only = f"The translation must contain each of {told} once." if request.again else ""
-        lines.append(f"Keep marks such as {{1}} as they are. {only}".rstrip())
+        wishes.append("Keep marks such as {1} as they are.")
+        wishes += [f"The translation must contain each of {told} once."] if request.again else []
     if request.terms:
-        lines.append("The translation must use these terms:" if request.again else "Use these terms:")
-        lines += [f"- {term} = {translation}" for term, translation in request.terms.items()]
-    pairs = [*_examples(source, target), *([request.before] if request.before else [])]
-    patterns = [f"{source.name}: {text}\n{target.name}: {translation}" for text, translation in pairs]
-    return "\n\n".join(["\n".join(lines), *patterns, f"{source.name}: {request.text}\n{target.name}:"])
+        told = "; ".join(f"{term} = {translation}" for term, translation in request.terms.items())
+        wishes.append(f"{'The translation must use' if request.again else 'Use'} these terms: {told}.")
+    return wishes
 
 
 def answer_of(text: str, request: Request) -> str:
@@ -82,12 +106,14 @@ def answer_of(text: str, request: Request) -> str:
     line = line.removeprefix(f"{request.target.name}:").strip()
     for opening, closing in _QUOTES:
         quoted = len(line) > 1 and line.startswith(opening) and line.endswith(closing)
-        if quoted and request.text[:1] not in "“\"«'„":
+        if quoted and not request.text.startswith(tuple(opening for opening, _ in _QUOTES)):
             line = line[1:-1].strip()
     return line
 
 
-def _examples(source: Language, target: Language) -> list[tuple[str, str]]:
+def _examples(source: Language, target: Language, *, marks: bool) -> list[tuple[str, str]]:
+    """A text without marks gets no example with them: small models would write marks of their own."""
     if source.base == target.base:
         return []
-    return list(zip(_EXAMPLES.get(source.base, ()), _EXAMPLES.get(target.base, ()), strict=False))
+    pairs = list(zip(_EXAMPLES.get(source.base, ()), _EXAMPLES.get(target.base, ()), strict=False))
+    return pairs if marks else pairs[:-1]

@@ -11,7 +11,38 @@ __all__ = ["pieces_of"]
 
 _END = re.compile(r"[.!?…]+[\"'»”’)\]]*\s+|[。！？]+[」』”’）]*\s*")
 _ABBREVIATIONS = frozenset(
-    ["mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "fig", "no", "vol", "pp", "ca", "approx", "inc", "ltd", "co", "jr", "sr", "dept", "est", "al", "bzw", "z.b", "d.h", "u.a", "p.ex"]
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "vs",
+        "etc",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "no",
+        "vol",
+        "pp",
+        "ca",
+        "approx",
+        "inc",
+        "ltd",
+        "co",
+        "jr",
+        "sr",
+        "dept",
+        "est",
+        "al",
+        "bzw",
+        "z.b",
+        "d.h",
+        "u.a",
+        "p.ex",
+    ]
 )
 _CLAUSE = re.compile(r"[,;:—–]\s+|[，、；：]")
 _SPACE = re.compile(r"\s+")

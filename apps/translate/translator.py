@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from ...sdk import Model
+from ...sdk import Message, Model
 from .glossary import Glossary
 from .languages import Language
 from .masks import MARK, Masked, fault_of, mask, mended, pieces_between
-from .plausible import fault_of_words
+from .plausible import RUNS_ON, fault_of_words
 from .prompt import Request, answer_of, prompt_for
 from .sentences import pieces_of
 
@@ -85,11 +86,14 @@ class Translator:
             EngineError: the engine failed.
         """
         masked = mask(text, protected)
+        budget = self._budget
         context = _context(before, protected)
+        if context is not None and self._count(context[0]) > budget:
+            context = None
         out: list[str] = []
         repaired = False
         try:
-            for piece in pieces_of(masked.text, self._budget(), self._count):
+            for piece in pieces_of(masked.text, budget, self._count):
                 found = self._piece(piece, masked, protected, context)
                 context = (piece.strip(), found.text)
                 out += [found.text, piece[len(piece.rstrip()) :]]
@@ -116,9 +120,9 @@ class Translator:
         tries: list[_Try] = []
         reason = "empty"
         for wanted in (request, replace(request, before=None, again=True)):
-            answer = self._ask(wanted)
-            reason = self._fault(text, answer, part=False) or reason
-            if self._fault(text, answer, part=False) is None:
+            answer, fault = self._ask(wanted)
+            reason = fault or reason
+            if fault is None:
                 tries.append(self._judged(text, answer, masked, protected))
             if tries and tries[-1].fault is None and not tries[-1].missed:
                 return tries[-1]
@@ -140,9 +144,10 @@ class Translator:
             if number % 2 or not any(letter.isalpha() for letter in body):
                 out.append(run)
                 continue
-            answer = self._ask(replace(request, text=body, terms=self.glossary.terms_in(body), before=None))
-            if reason := self._fault(body, answer, part=True):
-                raise _NotTranslated(reason)
+            wanted = replace(request, text=body, terms=self.glossary.terms_in(body), before=None)
+            answer, fault = self._ask(wanted, part=True)
+            if fault is not None:
+                raise _NotTranslated(fault)
             begun = run.index(body)
             out.append(run[:begun] + answer + run[begun + len(body) :])
         found = self._judged(request.text, "".join(out), masked, protected)
@@ -150,21 +155,23 @@ class Translator:
             raise _NotTranslated(found.fault)
         return replace(found, repaired=True)
 
-    def _ask(self, request: Request) -> str:
-        """One answer; empty where it had no end."""
-        prompt = prompt_for(request)
+    def _ask(self, request: Request, *, part: bool = False) -> tuple[str, str | None]:
+        """One answer, and what is wrong with its words."""
+        prompt = self._prompt(request)
         limit = _PER_TOKEN * self._count(request.text) + _MORE
         room = self.model.engine.info.context_length - limit
         if request.before is not None and len(self.model.encode(prompt)) > room:
-            prompt = prompt_for(replace(request, before=None))
+            prompt = self._prompt(replace(request, before=None))
         # Some models begin with an empty line: the second time, the first line that is not empty counts.
         stop = None if request.again else "\n"
         result = self.model.ask(prompt, temperature=0.0, max_new_tokens=limit, stop=stop)
-        ended = result.finish_reason == "stop" or "\n" in result.text.strip()
-        return answer_of(result.text, request) if ended else result.text.strip() * 2
+        answer = answer_of(result.text, request)
+        if result.finish_reason == "length" and "\n" not in result.text.strip():
+            return answer, RUNS_ON
+        return answer, fault_of_words(request.text, answer, self.languages, part=part)
 
-    def _fault(self, text: str, answer: str, *, part: bool) -> str | None:
-        return fault_of_words(text, answer, self.languages, part=part)
+    def _prompt(self, request: Request) -> str | list[Message]:
+        return prompt_for(request, chat=self.model.tokenizer.has_chat_template)
 
     def _judged(self, text: str, answer: str, masked: Masked, protected: re.Pattern[str] | None) -> _Try:
         fault = fault_of(text, answer, masked.ordered) or _invented(answer, protected)
@@ -173,9 +180,10 @@ class Translator:
     def _count(self, text: str) -> int:
         return len(self.model.tokenizer.encode(text, parse_special=False))
 
+    @cached_property
     def _budget(self) -> int:
         """Tokens of source that fit the context beside the instructions and the piece before."""
-        empty = len(self.model.encode(prompt_for(self._request)))
+        empty = len(self.model.encode(self._prompt(self._request)))
         room = self.model.engine.info.context_length - empty - 2 * _MORE
         return max(_SHARES, min(_LARGEST_PIECE, room // _SHARES))
 

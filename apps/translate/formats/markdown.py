@@ -1,5 +1,6 @@
-"""Markdown: headings, paragraphs, list items, quotations and table cells are translated; code, tags, link targets, front
-matter and all markup stay as they are.
+"""Markdown: headings, paragraphs, list items, quotations and table cells are translated.
+
+Code, tags, link targets, front matter and all markup stay as they are.
 
 Lines are read one by one, as CommonMark's block rules say, without a tree: what is not told to be text is left alone.
 """
@@ -67,7 +68,7 @@ class _Cutter:
         self._close()
 
     def _front_matter(self) -> None:
-        ends = _FRONT.get(self.lines[0].removeprefix("\ufeff").rstrip()) if self.lines else None
+        ends = _FRONT.get(self.lines[0].rstrip()) if self.lines else None
         for number, line in enumerate(self.lines[1:] if ends else (), 1):
             if line.rstrip() in (ends or ()):
                 self._fix("".join(self.lines[: number + 1]))

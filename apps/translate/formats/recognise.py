@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 
 from ....sdk import InvalidInputError
 from .markdown import cut_markdown
-from .parts import Document
+from .parts import Document, Fixed
 from .plain import cut_plain
 from .subtitles import TIMING, cut_srt, cut_vtt
 
@@ -21,6 +22,7 @@ FORMATS: Mapping[str, Callable[[str], Document]] = {
     "srt": cut_srt,
     "vtt": cut_vtt,
 }
+_BOM = "\ufeff"  # a byte order mark
 _ENDINGS = {".md": "markdown", ".markdown": "markdown", ".mdown": "markdown", ".mkd": "markdown"}
 _VTT = re.compile(r"WEBVTT(?:[ \t\r\n]|\Z)")
 _SRT = re.compile(r"\s*(?:\d+[ \t]*\r?\n)?" + TIMING.pattern)
@@ -39,7 +41,7 @@ def recognise(text: str, name: str | None = None) -> str:
     Raises:
         InvalidInputError: its name says that it holds subtitles, and it holds none.
     """
-    text = text.removeprefix("\ufeff")
+    text = text.removeprefix(_BOM)
     if _VTT.match(text):
         return "vtt"
     if _SRT.match(text):
@@ -58,11 +60,12 @@ def recognise(text: str, name: str | None = None) -> str:
 
 
 def cut(text: str, format: str) -> Document:
-    """Cuts a text.
+    """Cuts a text; a byte order mark is a part of its own.
 
     Raises:
         InvalidInputError: an unknown format.
     """
     if format not in FORMATS:
         raise InvalidInputError("There is no such format.", given=format, expected=", ".join(FORMATS))
-    return FORMATS[format](text)
+    document = FORMATS[format](text.removeprefix(_BOM))
+    return replace(document, parts=(Fixed(_BOM), *document.parts)) if text.startswith(_BOM) else document

@@ -35,11 +35,11 @@ def _cut(lines: Sequence[str], *, webvtt: bool) -> tuple[Fixed | Segment, ...]:
             parts += [*_cue(cue), Fixed(line)]
             cue, fixed, timed = [], False, False
             continue
-        opens = webvtt and not timed and _BLOCK.match(line.strip("\r\n\ufeff"))
+        opens = webvtt and not timed and _BLOCK.match(line.strip())
         fixed = (fixed or bool(opens)) and not TIMING.match(line)
         follows = lines[number + 1] if number + 1 < len(lines) else ""
         # Of WebVTT any line above a timing is the cue's name; of SubRip only a number is.
-        named = TIMING.match(follows) and (webvtt or line.strip("\ufeff \t\r\n").isdigit())
+        named = TIMING.match(follows) and (webvtt or line.strip().isdigit())
         timed = timed or bool(TIMING.match(line))
         if fixed or named or TIMING.match(line):
             parts += [*_cue(cue), Fixed(line)]
