@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +16,6 @@ import typer
 
 from ...sdk import InvalidInputError, Model, SensoriumError, Text, load, read_part
 from ...sdk.hub import resolve
-from ...sdk.progress import default_progress
 from ..terminal import print_json, waiting
 from .documents import Part, Summary, translate_document
 from .formats import FORMATS, Document, cut, recognise
@@ -27,6 +27,7 @@ from .translator import Translator
 __all__ = ["translate_command"]
 
 _BOM = "\ufeff"
+_EVERY = 3.0  # seconds between two lines of progress
 _LARGEST = 16 << 20  # bytes
 _POOR = {"nano": "nano is a small model of English (135 million parameters): its translations are poor, often nonsense"}
 
@@ -96,20 +97,18 @@ def _run(job: _Job, translator: Translator, *, quiet: bool, shown: bool) -> tupl
 
 
 def _follow(translated: Iterable[Part], job: _Job, *, quiet: bool, shown: bool) -> list[Part]:
-    # What is shown is progress enough.
-    progress = default_progress(quiet=quiet or shown)
+    """The parts, each written as soon as it is done; where none is shown, a line every few seconds tells how far it is."""
     write = _writer() if shown else None
+    total, spoke, done = len(job.document.segments), time.monotonic(), 0
     parts: list[Part] = []
-    progress.start("Translating", sum(len(segment.source.encode()) for segment in job.document.segments))
-    try:
-        for part in translated:
-            parts.append(part)
-            if write is not None:
-                write(part.text)
-            if part.outcome is not None:
-                progress.advance(len(part.outcome.source.encode()))
-    finally:
-        progress.finish()
+    for part in translated:
+        parts.append(part)
+        done += part.outcome is not None
+        if write is not None:
+            write(part.text)
+        elif not quiet and time.monotonic() - spoke >= _EVERY:
+            print(f"[{done} of {total} segments]", file=sys.stderr, flush=True)
+            spoke = time.monotonic()
     return parts
 
 

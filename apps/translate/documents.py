@@ -68,7 +68,7 @@ class Summary:
         told += [f"{self.repaired} repaired"] if self.repaired else []
         told += [f"{self.kept} kept from before"] if self.kept else []
         if self.missed:
-            told.append(f"glossary not followed {self.missed.total()} times: {', '.join(sorted(self.missed))}")
+            told.append(f"glossary: {self.missed.total()} not used ({', '.join(sorted(self.missed))})")
         return "; ".join(told)
 
 

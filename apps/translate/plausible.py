@@ -14,7 +14,7 @@ RUNS_ON = "repeats itself or runs on"
 
 _RUN = re.compile(r"(\S.{1,58}?)(?:\W{0,3}\1){3,}")
 _LONGER, _MORE = 5, 60  # a translation has at most 5 times the characters of its source, and 60
-_SHORTER, _FROM = 10, 100  # a source of 100 characters or more has at most 10 times those of its translation
+_SHORTER, _FROM = 10, 60  # a source of 60 characters or more has at most 10 times those of its translation
 _SHARE = 0.8  # of words that the source has, too: most of it was not translated
 _FEWEST = 4  # words
 _GRAM = 3  # words

@@ -75,7 +75,8 @@ def prompt_for(request: Request, *, chat: bool) -> str | list[Message]:
     if not chat:
         source, target = request.source.name, request.target.name
         patterns = [f"{source}: {text}\n{target}: {translation}" for text, translation in pairs]
-        return "\n\n".join([" ".join([_task(request), *wishes]), *patterns, f"{source}: {request.text}\n{target}:"])
+        task = " ".join([_task(request), *wishes])
+        return "\n\n".join([task, *patterns, f"{source}: {request.text}\n{target}:"])
     messages: list[Message] = []
     for text, translation in pairs:
         messages.append({"role": "user", "content": f"{_task(request)} {_ANSWER}\n\n{text}"})

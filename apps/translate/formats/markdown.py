@@ -8,7 +8,7 @@ Lines are read one by one, as CommonMark's block rules say, without a tree: what
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .markdown_inline import PROTECTED, cells
 from .parts import Document, Fixed, Segment, lines_of, segment, without_end
@@ -153,7 +153,7 @@ class _Cutter:
         prefix = found.group() if found else ""
         self._fix(prefix)
         for text, is_cell in cells(line[len(prefix) :]):
-            self.parts.append(segment([text], []) if is_cell else Fixed(text))
+            self.parts.append(replace(segment([text], []), cell=True) if is_cell else Fixed(text))
 
     def _text(self, prefix: str, body: str, end: str) -> None:
         """A line of text: a heading, or the beginning or the next line of a paragraph."""

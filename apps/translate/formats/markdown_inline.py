@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["PROTECTED", "cells"]
+__all__ = ["PROTECTED", "cells", "escaped_cell"]
 
 #: What a translation keeps, in order: targets and brackets of links, emphasis, escapes. Every repetition is bounded.
 PROTECTED = re.compile(
@@ -33,6 +33,11 @@ def cells(row: str) -> list[tuple[str, bool]]:
             out.append(("|", False))
         begun = place + 1
     return out
+
+
+def escaped_cell(text: str) -> str:
+    """A text that stays in its cell: borders outside of inline code are escaped."""
+    return _CELL.sub(lambda found: "\\|" if found.group() == "|" else found.group(), text)
 
 
 def _cell(text: str) -> list[tuple[str, bool]]:

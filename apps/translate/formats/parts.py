@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .markdown_inline import escaped_cell
+
 __all__ = ["Document", "Fixed", "Segment", "lines_of", "segment", "without_end"]
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
@@ -29,12 +31,14 @@ class Segment:
         text: the same in one line, as a model is given it.
         breaks: what stands between two of its lines, line end and prefix; one for each break.
         width: characters of its longest line.
+        cell: whether it is a cell of a Markdown table.
     """
 
     source: str
     text: str
     breaks: tuple[str, ...] = ()
     width: int = 0
+    cell: bool = False
 
     def render(self, translation: str, *, markup: bool = False) -> str:
         """A translation, in lines as long as the source's; the source itself, byte for byte, if nothing has changed.
@@ -45,6 +49,8 @@ class Segment:
         """
         if translation == self.text:
             return self.source
+        if self.cell:
+            translation = escaped_cell(translation)
         first = self.source[: len(self.source) - len(self.source.lstrip())]
         words = translation.split(" ")
         lines = self._wrapped(words, markup) if self.breaks else [translation.strip()]

@@ -1,0 +1,90 @@
+"""A translation that is killed, and goes on; and the real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sensorium import sdk
+from sensorium.apps.translate import Summary, translate
+
+# Writes each text backwards, slowly, and tells on standard error what it was asked.
+SLOW = """
+import importlib, sys, time
+import numpy as np
+from sensorium import sdk
+from sensorium.apps import cli
+from sensorium.sdk.testing import FakeEngine, byte_tokenizer
+
+tokenizer = byte_tokenizer()
+
+def script(prompt, answer):
+    text = tokenizer.decode(list(prompt)).rpartition("\\n\\n")[2].removesuffix("<assistant>")
+    if not answer:
+        print("ASKED", text, file=sys.stderr, flush=True)
+        time.sleep(float(sys.argv[1]))
+    logits = np.zeros(257)
+    logits[[*text[::-1].encode(), 256][len(answer)]] = 9
+    return logits
+
+model = sdk.Model(FakeEngine(script), tokenizer, name="slow")
+command = importlib.import_module("sensorium.apps.translate.command")
+command.resolve = lambda name, **options: name
+command.load = lambda name, **options: model
+sys.argv = ["sensorium", *sys.argv[2:]]
+sys.argv[0], script.delay = "sensorium", None
+cli.main()
+""".replace("float(sys.argv[1])", "DELAY").replace("tokenizer = byte", "DELAY = float(sys.argv[1])\ntokenizer = byte")
+
+
+def command(delay: float, file: Path, out: Path) -> list[str]:
+    arguments = ["translate", "--to", "fr", str(file), "--model", "slow", "--out", str(out)]
+    return [sys.executable, "-c", SLOW, str(delay), *arguments]
+
+
+def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = ["Apple", "River", "Stone", "Cloud", "Grass", "Light", "Night", "Water"]
+    file, out = tmp_path / "a.txt", tmp_path / "b.txt"
+    file.write_text("\n\n".join(words) + "\n")
+    journal = tmp_path / "b.txt.partial"
+    with subprocess.Popen(command(0.2, file, out), stderr=subprocess.PIPE, env=os.environ) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (not journal.exists() or journal.read_text().count("\n") < 3):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    kept = [json.loads(line)["source"] for line in journal.read_text().splitlines()]
+    assert 3 <= len(kept) < len(words) and not out.exists()
+    done = subprocess.run(command(0, file, out), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    asked = [line.removeprefix("ASKED ") for line in done.stderr.splitlines() if line.startswith("ASKED ")]
+    assert asked == words[len(kept) :]
+    assert out.read_text() == "\n\n".join(word[::-1] for word in words) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.slow
+def test_the_real_model_writes_something_in_french(nano_file: Path) -> None:
+    parts = list(translate("I have two brothers.\n", sdk.load("nano"), to="fr"))
+    outcome = parts[0].outcome
+    assert outcome is not None and outcome.problem is None
+    assert outcome.text not in ("", outcome.source) and parts[-1].text == "\n"
+
+
+@pytest.mark.slow
+def test_the_real_model_keeps_placeholders_or_the_source(nano_file: Path) -> None:
+    text = "Click {button} to save %d files to <b>https://example.org</b>.\n"
+    parts = list(translate(text, sdk.load("nano"), to="fr"))
+    summary = Summary()
+    for part in parts:
+        summary.add(part)
+    written = "".join(part.text for part in parts)
+    for kept in ("{button}", "%d", "<b>", "https://example.org", "</b>"):
+        assert written.count(kept) == 1
+    assert summary.not_translated == (written == text)
