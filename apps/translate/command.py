@@ -97,7 +97,7 @@ def _run(job: _Job, translator: Translator, *, quiet: bool, shown: bool) -> tupl
 
 
 def _follow(translated: Iterable[Part], job: _Job, *, quiet: bool, shown: bool) -> list[Part]:
-    """The parts, each written as soon as it is done; where none is shown, a line every few seconds tells how far it is."""
+    """The parts, each written as soon as it is done; where none is shown, a line now and then tells how far it is."""
     write = _writer() if shown else None
     total, spoke, done = len(job.document.segments), time.monotonic(), 0
     parts: list[Part] = []

@@ -102,7 +102,7 @@ def _wishes(request: Request) -> list[str]:
 
 
 def answer_of(text: str, request: Request) -> str:
-    """The translation in an answer: its first line, without the label or the quotation marks that models like to add."""
+    """The translation in an answer: its first line, without a label or quotation marks, which models like to add."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = line.removeprefix(f"{request.target.name}:").strip()
     for opening, closing in _QUOTES:

@@ -100,10 +100,11 @@ class Translator:
                 repaired = repaired or found.repaired
         except _NotTranslated as reason:
             return Outcome(text, text, str(reason))
-        translation = masked.restore("".join(out))
-        if fault := fault_of_words(text, translation, self.languages, part=False):
+        translation = "".join(out)
+        # Pieces and parts of sentences may stay as they are, the whole may not.
+        if fault := fault_of_words(masked.text, translation, self.languages, part=False):
             return Outcome(text, text, fault)
-        return Outcome(text, translation, repaired=repaired)
+        return Outcome(text, masked.restore(translation), repaired=repaired)
 
     def _piece(
         self, piece: str, masked: Masked, protected: re.Pattern[str] | None, context: tuple[str, str] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -66,4 +67,6 @@ def translating(terminal: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def backwards(text: str) -> str:
     """Each word backwards; marks as they are."""
-    return " ".join(word if "{" in word else word[::-1] for word in text.split(" "))
+    return re.sub(
+        r"\{\d+\}|[^\s{}]+", lambda found: found.group() if "{" in found.group() else found.group()[::-1], text
+    )

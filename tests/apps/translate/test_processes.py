@@ -23,12 +23,13 @@ from sensorium.apps import cli
 from sensorium.sdk.testing import FakeEngine, byte_tokenizer
 
 tokenizer = byte_tokenizer()
+delay = float(sys.argv.pop(1))
 
 def script(prompt, answer):
     text = tokenizer.decode(list(prompt)).rpartition("\\n\\n")[2].removesuffix("<assistant>")
     if not answer:
         print("ASKED", text, file=sys.stderr, flush=True)
-        time.sleep(float(sys.argv[1]))
+        time.sleep(delay)
     logits = np.zeros(257)
     logits[[*text[::-1].encode(), 256][len(answer)]] = 9
     return logits
@@ -37,10 +38,8 @@ model = sdk.Model(FakeEngine(script), tokenizer, name="slow")
 command = importlib.import_module("sensorium.apps.translate.command")
 command.resolve = lambda name, **options: name
 command.load = lambda name, **options: model
-sys.argv = ["sensorium", *sys.argv[2:]]
-sys.argv[0], script.delay = "sensorium", None
 cli.main()
-""".replace("float(sys.argv[1])", "DELAY").replace("tokenizer = byte", "DELAY = float(sys.argv[1])\ntokenizer = byte")
+"""
 
 
 def command(delay: float, file: Path, out: Path) -> list[str]:
