@@ -16,7 +16,8 @@ from .parts import Document, Fixed, Segment, lines_of, segment, without_end
 __all__ = ["cut_markdown"]
 
 _FRONT = {"---": ("---", "..."), "+++": ("+++",)}
-_PREFIX = re.compile(r"(?:[ \t]*(?:>|(?:[-+*]|\d{1,9}[.)])(?=[ \t])(?:[ \t]+\[[ xX]\](?=[ \t]))?))*[ \t]*")
+_PREFIX = re.compile(r"(?:[ \t]*(?:>|(?:[-+*]|\d{1,9}[.)])(?=\s|\Z)(?:[ \t]+\[[ xX]\](?=[ \t]))?))*[ \t]*")
+_QUOTE = re.compile(r"(?:[ \t]{0,3}>[ \t]?)*")
 _ITEM = re.compile(r"[-+*]|\d{1,9}[.)]")
 _FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})|(\$\$)(?!.*\$\$)")
 _RULE = re.compile(r"(?:(?:[-][ \t]*){3,}|(?:[*][ \t]*){3,}|(?:_[ \t]*){3,}|=+|-+|:{3,}.*)\Z")
@@ -31,7 +32,16 @@ _RAW = (
     (re.compile(r"<\?"), re.compile(r"\?>")),
     (re.compile(r"<!\[CDATA\["), re.compile(r"\]\]>")),
 )
-_TAG = re.compile(r"</?[A-Za-z]")
+_INTERRUPT = (_RULE, _HEADING, _FENCE, *(opening for opening, _ in _RAW))
+# Tags that open a block of their own (CommonMark 4.6), or fill a line.
+_TAG = re.compile(
+    r"</?(?:address|article|aside|base|basefont|blockquote|body|caption|center|col|colgroup|dd|details|dialog|dir|div|dl"
+    r"|dt|fieldset|figcaption|figure|footer|form|frame|frameset|h[1-6]|head|header|hr|html|iframe|legend|li|link|main|menu"
+    r"|menuitem|nav|noframes|ol|optgroup|option|p|param|search|section|summary|table|tbody|td|tfoot|th|thead|title|tr"
+    r"|track|ul)\b|</?[a-z][^<>]*>\Z",
+    re.I,
+)
+_ENDS_TABLE = re.compile("|".join([r"\Z|>|(?:[-+*]|\d{1,9}[.)])[ \t]", *(f"(?:{p.pattern})" for p in _INTERRUPT)]))
 _CODE_INDENT = 4
 _TAB = 4
 
@@ -48,10 +58,12 @@ class _Cutter:
     lines: list[str]
     parts: list[Fixed | Segment] = field(default_factory=list)
     at: int = 0
-    content: int = 0  # columns at which the text of the list item begins that we are in
-    blank: bool = True  # whether the line before was empty
+    contents: list[int] = field(default_factory=list)  # columns at which the texts of the open list items begin
+    quotes: int = 0  # depth of the quotation that they stand in
     paragraph: list[str] = field(default_factory=list)
     breaks: list[str] = field(default_factory=list)
+    bare: bool = False  # whether the line before is the mark of an item without text
+    depth: int = 0  # of the paragraph's quotation
     last: str = ""  # white space behind the paragraph's last line
 
     def cut(self) -> None:
@@ -59,13 +71,21 @@ class _Cutter:
         while self.at < len(self.lines):
             line = self.lines[self.at]
             if not line.strip():
-                self._fix(line)
-                self.blank = True
+                self._blank(line)
             else:
+                self.bare = False
                 self._line(line)
-                self.blank = False
             self.at += 1
         self._close()
+
+    def _blank(self, line: str) -> None:
+        """An empty line ends a quotation, and an item that nothing has been written in yet."""
+        self._fix(line)
+        if self.quotes:
+            self.quotes, self.contents = 0, []
+        elif self.bare:
+            self.contents.pop()
+        self.bare = False
 
     def _front_matter(self) -> None:
         ends = _FRONT.get(self.lines[0].rstrip()) if self.lines else None
@@ -79,20 +99,17 @@ class _Cutter:
         found = _PREFIX.match(line)
         prefix = found.group() if found else ""
         body, end = without_end(line[len(prefix) :])
-        if not body or _RULE.match(line.strip()):
-            self._fix(line)
-            return
-        if self._is_code(prefix, line):
+        if self._is_code(prefix, line) or not body or _RULE.match(line.strip()):
             self._fix(line)
             return
         if fence := _FENCE.match(body):
-            self._until(_end_of(fence))
+            self._until(_end_of(fence, self.quotes))
             return
         for opening, closing in _RAW:
             if begun := opening.match(body):
                 self._until(closing, behind=len(prefix) + begun.end())
                 return
-        if _DEFINITION.match(body) and not _FOOTNOTE.match(body):
+        if not self.paragraph and _DEFINITION.match(body) and not _FOOTNOTE.match(body):
             self._fix(line)
             return
         if self._is_table(body):
@@ -101,32 +118,56 @@ class _Cutter:
         self._text(prefix, body, end)
 
     def _is_code(self, prefix: str, line: str) -> bool:
-        """Whether a line is indented code; within a paragraph there is none."""
-        indent = _columns(line[: len(line) - len(line.lstrip(" \t"))])
-        if _ITEM.search(prefix) and (indent < self.content + _CODE_INDENT or not self.blank):
-            self.content = _columns(prefix)
-            return False
-        if self.blank and indent < self.content:
-            self.content = indent
-        code = indent >= self.content + _CODE_INDENT
-        return code and not self.paragraph
+        """Whether a line is indented code; within a paragraph there is none. Keeps count of the lists that are open."""
+        found = _QUOTE.match(line)
+        quote = found.group() if found else ""
+        inner = line[len(quote) :]
+        body = inner.strip()
+        indent = _columns(inner[: len(inner) - len(inner.lstrip())])
+        deeper = quote.count(">") > self.depth
+        interrupts = deeper or any(pattern.match(body) for pattern in _INTERRUPT)
+        item = _ITEM.match(body) and _ITEM.search(prefix)
+        item = item and not (self.paragraph and _ITEM.fullmatch(body))  # an empty one cannot interrupt a paragraph
+        if not self.paragraph or interrupts or item:
+            if quote.count(">") != self.quotes:
+                self.quotes, self.contents = quote.count(">"), []
+            while self.contents and indent < self.contents[-1]:
+                self.contents.pop()
+        if indent >= (self.contents[-1] if self.contents else 0) + _CODE_INDENT:
+            return deeper or not self.paragraph
+        if item:
+            self.bare = not line[len(prefix) :].strip()
+            text = prefix[len(quote) :]
+            self.contents.append(_columns(text.rstrip()) + 1 if self.bare else _columns(text))
+        return False
 
     def _until(self, closing: re.Pattern[str], *, behind: int | None = None) -> None:
         """Fixes lines up to the one that closes a block, or to the end of the text.
 
         Args:
-            closing: is searched for in each line.
-            behind: where to search in the first line; None is not at all.
+            closing: is searched for in each line; of a fence, which has a line for itself, at its beginning.
+            behind: where to search in the first line; None for a fence.
         """
         first = self.lines[self.at]
         self._fix(first)
         if behind is not None and closing.search(first, behind):
             return
-        while self.at + 1 < len(self.lines):
+        while self.at + 1 < len(self.lines) and self._is_inside(self.lines[self.at + 1]):
             self.at += 1
             self._fix(self.lines[self.at])
-            if closing.search(self.lines[self.at]):
+            line = self.lines[self.at]
+            if closing.match(line) if behind is None else closing.search(line):
                 return
+
+    def _is_inside(self, line: str) -> bool:
+        """Whether a line belongs to the quotation and the list item that are open."""
+        found = _QUOTE.match(line)
+        quote = found.group() if found else ""
+        if quote.count(">") < self.quotes:
+            return False
+        inner = line[len(quote) :]
+        indent = _columns(inner[: len(inner) - len(inner.lstrip())])
+        return not inner.strip() or not self.contents or indent >= self.contents[-1]
 
     def _is_table(self, body: str) -> bool:
         if "|" not in body or self.at + 1 >= len(self.lines):
@@ -135,18 +176,19 @@ class _Cutter:
         found = _PREFIX.match(below)
         rest = below[found.end() if found else 0 :]
         # A delimiter row may begin as a list item does.
-        return any("|" in row and _DELIMITERS.match(row) for row in (rest.strip(), below.strip()))
+        return any(
+            ("|" in row or body.startswith("|")) and _DELIMITERS.match(row) for row in (rest.strip(), below.strip())
+        )
 
     def _table(self) -> None:
         first = self.at
-        while self.at < len(self.lines) and "|" in self.lines[self.at]:
-            line = self.lines[self.at]
-            if self.at == first + 1:
-                self._fix(line)
-            else:
-                self._row(line)
+        self._row(self.lines[first])
+        self._fix(self.lines[first + 1])
+        self.at += 1
+        # A row needs no borders; an empty line or another block ends the table.
+        while self.at + 1 < len(self.lines) and not _ENDS_TABLE.match(self.lines[self.at + 1].strip()):
             self.at += 1
-        self.at -= 1
+            self._row(self.lines[self.at])
 
     def _row(self, line: str) -> None:
         found = _PREFIX.match(line)
@@ -159,7 +201,8 @@ class _Cutter:
         """A line of text: a heading, or the beginning or the next line of a paragraph."""
         heading = _HEADING.match(body)
         footnote = _FOOTNOTE.match(body)
-        starts = heading or footnote or _TAG.match(body) or _ITEM.search(prefix)
+        depth = prefix.count(">")
+        starts = heading or footnote or _TAG.match(body) or _ITEM.search(prefix) or depth > self.depth
         hard = self.last.endswith(("  \n", "  \r\n")) or (self.paragraph and self.paragraph[-1].endswith("\\"))
         tagged = self.paragraph and _TAG.match(self.paragraph[0])
         if self.paragraph and not (starts or hard or tagged):
@@ -177,7 +220,7 @@ class _Cutter:
         if not body:
             self._fix(behind + end)
             return
-        self.paragraph, self.last = [body], behind + end
+        self.paragraph, self.last, self.depth = [body], behind + end, depth
         if heading:
             self._close()
 
@@ -199,11 +242,12 @@ class _Cutter:
         self.paragraph, self.breaks, self.last = [], [], ""
 
 
-def _end_of(fence: re.Match[str]) -> re.Pattern[str]:
+def _end_of(fence: re.Match[str], quotes: int) -> re.Pattern[str]:
+    """What closes a fence that stands in so many quotations."""
     if fence.group(2):
-        return re.compile(r"\$\$[ \t\r\n]*\Z")
+        return re.compile(r".*\$\$[ \t\r\n]*\Z")
     mark = fence.group(1)
-    return re.compile(r"^[ \t>]*" + re.escape(mark[0]) + "{" + str(len(mark)) + r",}[ \t\r\n]*\Z")
+    return re.compile(rf"(?:[ \t]*>){{{quotes}}}[ \t]*{mark[0]}{{{len(mark)},}}[ \t\r\n]*\Z")
 
 
 def _columns(text: str) -> int:
