@@ -83,8 +83,16 @@ def _run(job: _Job, translator: Translator, *, quiet: bool, shown: bool) -> tupl
         print(f"[goes on from {journal.path}: {len(journal)} segments are there]", file=sys.stderr)
     try:
         parts = _follow(translate_document(job.document, translator, journal), job, quiet=quiet, shown=shown)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise _unwritten(error) if not isinstance(error, BrokenPipeError) else error from None
+        raise _unwritten(error) from None
+    except BaseException:
+        if journal.path is not None and len(journal):
+            print(
+                f"[{journal.path} keeps {len(journal)} segments; the same command goes on from there]", file=sys.stderr
+            )
+        raise
     finally:
         journal.close()
     if job.out is not None:

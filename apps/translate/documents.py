@@ -11,7 +11,6 @@ from .formats import Document, Fixed, Segment, cut, recognise
 from .glossary import Glossary
 from .journal import Journal
 from .languages import language
-from .masks import mask
 from .translator import Outcome, Translator
 
 __all__ = ["Part", "Summary", "translate", "translate_document"]
@@ -114,8 +113,8 @@ def translate_document(document: Document, translator: Translator, journal: Jour
     """
     before: Outcome | None = None
     for part in document.parts:
-        if isinstance(part, Fixed) or not mask(part.text, document.protected).has_words:
-            yield Part(part.text if isinstance(part, Fixed) else part.source)
+        if isinstance(part, Fixed):
+            yield Part(part.text)
             continue
         outcome = journal.get(part.text)
         kept = outcome is not None

@@ -11,6 +11,8 @@ __all__ = ["MARK", "Masked", "fault_of", "mask", "mended", "pieces_between"]
 
 #: How a masked place is shown to a model: {1}, {2}, ….
 MARK = re.compile(r"\{(\d{1,6})\}")
+_FIRST = re.compile(r"\s*\{(\d{1,6})\}\s*")
+_LAST = re.compile(r"(?<!\s)\s*\{(\d{1,6})\}\s*\Z")
 _TICKS = re.compile(r"`+")
 # Every repetition is bounded, or ends at a character that begins another one: no text takes quadratic time.
 _FREE = (
@@ -45,6 +47,28 @@ class Masked:
     def has_words(self) -> bool:
         """Whether anything in it could be translated."""
         return any(character.isalpha() for character in MARK.sub("", self.text))
+
+    def peeled(self) -> tuple[str, str, str]:
+        """(front, text, back): without the tags and markup around the whole, which a model need not see.
+
+        Those are pairs at both ends, and what stands alone at one end, such as ``<v Ann>`` or ``{\\an8}``.
+        """
+        front, text, back = "", self.text, ""
+        while (first := _FIRST.match(text)) and (last := _LAST.search(text)) and first.end() <= last.start():
+            if not (self._is_markup(first.group(1)) and self._is_markup(last.group(1))):
+                break
+            front, back = front + first.group(), last.group() + back
+            text = text[first.end() : last.start()]
+        alone = [number for number in MARK.findall(text) if self._is_markup(number)]
+        if len(alone) == 1 and (first := _FIRST.match(text)) and first.group(1) in alone:
+            front, text = front + first.group(), text[first.end() :]
+        elif len(alone) == 1 and (last := _LAST.search(text)) and last.group(1) in alone:
+            text, back = text[: last.start()], last.group() + back
+        return front, text, back
+
+    def _is_markup(self, number: str) -> bool:
+        """Whether a mark stands for a tag or the like, not for a value or a character."""
+        return int(number) in self.ordered and not self.kept[int(number) - 1].startswith(("%", "&", "\\"))
 
     def restore(self, translation: str) -> str:
         """Puts back what was masked; each mark must be one of ours."""

@@ -86,6 +86,7 @@ class Translator:
             EngineError: the engine failed.
         """
         masked = mask(text, protected)
+        front, core, back = masked.peeled()
         budget = self._budget
         context = _context(before, protected)
         if context is not None and self._count(context[0]) > budget:
@@ -93,7 +94,7 @@ class Translator:
         out: list[str] = []
         repaired = False
         try:
-            for piece in pieces_of(masked.text, budget, self._count):
+            for piece in pieces_of(core, budget, self._count):
                 found = self._piece(piece, masked, protected, context)
                 context = (piece.strip(), found.text)
                 out += [found.text, piece[len(piece.rstrip()) :]]
@@ -102,9 +103,9 @@ class Translator:
             return Outcome(text, text, str(reason))
         translation = "".join(out)
         # Pieces and parts of sentences may stay as they are, the whole may not.
-        if fault := fault_of_words(masked.text, translation, self.languages, part=False):
+        if fault := fault_of_words(core, translation, self.languages, part=False):
             return Outcome(text, text, fault)
-        return Outcome(text, masked.restore(translation), repaired=repaired)
+        return Outcome(text, masked.restore(front + translation + back), repaired=repaired)
 
     def _piece(
         self, piece: str, masked: Masked, protected: re.Pattern[str] | None, context: tuple[str, str] | None
@@ -194,7 +195,10 @@ def _context(before: Outcome | None, protected: re.Pattern[str] | None) -> tuple
     if before is None or before.problem is not None:
         return None
     source, target = mask(before.source, protected), mask(before.text, protected)
-    return (source.text, target.text) if source.kept == target.kept else None
+    if source.kept != target.kept:
+        return None
+    front, core, back = source.peeled()
+    return core, target.text.removeprefix(front).removesuffix(back)
 
 
 def _invented(answer: str, protected: re.Pattern[str] | None) -> str | None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ....sdk import InvalidInputError
+from ..masks import mask
 from .markdown import cut_markdown
-from .parts import Document, Fixed
+from .parts import Document, Fixed, Segment
 from .plain import cut_plain
 from .subtitles import TIMING, cut_srt, cut_vtt
 
@@ -68,4 +69,12 @@ def cut(text: str, format: str) -> Document:
     if format not in FORMATS:
         raise InvalidInputError("There is no such format.", given=format, expected=", ".join(FORMATS))
     document = FORMATS[format](text.removeprefix(_BOM))
-    return replace(document, parts=(Fixed(_BOM), *document.parts)) if text.startswith(_BOM) else document
+    first = (Fixed(_BOM),) if text.startswith(_BOM) else ()
+    return replace(document, parts=(*first, *(_worded(part, document) for part in document.parts)))
+
+
+def _worded(part: Fixed | Segment, document: Document) -> Fixed | Segment:
+    """A part that is translated only if there is a word in it."""
+    if isinstance(part, Fixed) or mask(part.text, document.protected).has_words:
+        return part
+    return Fixed(part.source)

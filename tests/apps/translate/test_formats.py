@@ -146,7 +146,6 @@ def test_of_markdown_only_words_are_text() -> None:
         "quoted lines",
         "Name",
         "Use",
-        "`a|b`",
         "first \\| second",
         "A note.",
     ]

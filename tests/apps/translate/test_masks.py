@@ -18,7 +18,7 @@ def test_what_was_masked_is_put_back(text: str) -> None:
         masked = mask(text, protected)
         assert masked.restore(masked.text) == text
         assert fault_of(masked.text, masked.text, masked.ordered) is None
-        assert "".join(pieces_between(masked.text)) == masked.text
+        assert "".join(pieces_between(masked.text)) == masked.text == "".join(masked.peeled())
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,18 @@ def test_faults(source: str, translation: str, ordered: set[int], fault: str | N
 )
 def test_mended(source: str, translation: str, expected: str) -> None:
     assert mended(source, translation) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "peeled"),
+    [
+        ("<i>Who is there?</i>", ("{1}", "Who is there?", "{2}")),
+        ("<v Ann> Hello {name}", ("{1} ", "Hello {2}", "")),
+        ("<b>A</b> and B", ("", "{1}A{2} and B", "")),
+        ("<i><b>A</b> or B</i>", ("{1}", "{2}A{3} or B", "{4}")),
+        ("{name}, hello %s", ("", "{1}, hello {2}", "")),
+        ("Hello<br>", ("", "Hello", "{1}")),
+    ],
+)
+def test_what_stands_around_the_whole_is_not_shown(text: str, peeled: tuple[str, str, str]) -> None:
+    assert mask(text).peeled() == peeled
