@@ -10,9 +10,10 @@ from dataclasses import dataclass
 __all__ = ["MARK", "Masked", "fault_of", "mask", "mended", "pieces_between"]
 
 #: How a masked place is shown to a model: {1}, {2}, ….
-MARK = re.compile(r"\{(\d{1,6})\}")
-_FIRST = re.compile(r"\s*\{(\d{1,6})\}\s*")
-_LAST = re.compile(r"(?<!\s)\s*\{(\d{1,6})\}\s*\Z")
+MARK = re.compile(r"\{(\d{1,8})\}")
+_FIRST = re.compile(r"\s*\{(\d{1,8})\}\s*")
+_LAST = re.compile(r"(?<!\s)\s*\{(\d{1,8})\}\s*\Z")
+_MOST_PEELED = 16  # tags on either side; each takes another look at the text
 _TICKS = re.compile(r"`+")
 # Every repetition is bounded, or ends at a character that begins another one: no text takes quadratic time.
 _FREE = (
@@ -54,7 +55,10 @@ class Masked:
         Those are pairs at both ends, and what stands alone at one end, such as ``<v Ann>`` or ``{\\an8}``.
         """
         front, text, back = "", self.text, ""
-        while (first := _FIRST.match(text)) and (last := _LAST.search(text)) and first.end() <= last.start():
+        for _ in range(_MOST_PEELED):
+            first, last = _FIRST.match(text), _LAST.search(text)
+            if not first or not last or first.end() > last.start():
+                break
             if not (self._is_markup(first.group(1)) and self._is_markup(last.group(1))):
                 break
             front, back = front + first.group(), last.group() + back
@@ -126,8 +130,8 @@ def mended(source: str, translation: str) -> str:
     out = MARK.sub(once, translation)
     if out != translation:
         out = " ".join(out.split())
-    front = re.match(r"(?:\{\d{1,6}\}\s*)+", source)
-    back = re.search(r"(?:\s*\{\d{1,6}\})+\Z", source)
+    front = re.match(r"(?:\{\d{1,8}\}\s*)+", source)
+    back = re.search(r"(?:\s*\{\d{1,8}\})+\Z", source)
     if front and not wanted & seen & set(MARK.findall(front.group())):
         out = front.group() + out.lstrip()
     if back and back.start() and not wanted & seen & set(MARK.findall(back.group())):
@@ -137,7 +141,7 @@ def mended(source: str, translation: str) -> str:
 
 def pieces_between(text: str) -> list[str]:
     """A masked text cut at its marks: texts at even places, marks at odd ones."""
-    return re.split(r"(\{\d{1,6}\})", text)
+    return re.split(r"(\{\d{1,8}\})", text)
 
 
 def _sequence(text: str, ordered: frozenset[int]) -> list[str]:

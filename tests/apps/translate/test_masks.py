@@ -98,3 +98,9 @@ def test_mended(source: str, translation: str, expected: str) -> None:
 )
 def test_what_stands_around_the_whole_is_not_shown(text: str, peeled: tuple[str, str, str]) -> None:
     assert mask(text).peeled() == peeled
+
+
+def test_very_many_placeholders() -> None:
+    text = "%s " * 1_100_000
+    masked = mask(text)
+    assert len(masked.kept) == 1_100_000 and masked.restore(masked.text) == text
