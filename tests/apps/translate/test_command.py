@@ -128,3 +128,10 @@ def test_a_source_is_never_replaced(translating: Any, tmp_path: Path) -> None:
     file.write_text("Good day\n")
     done = translating.run("translate", "--to", "fr", str(file), "--out", str(file), "--overwrite")
     assert done.code == 1 and file.read_text() == "Good day\n"
+
+
+def test_pages_come_out_byte_for_byte_where_the_model_says_nothing(translating: Any, root: Path) -> None:
+    translating.model = fake_model("")
+    for page in (root / "README.md", root / "docs" / "export.md"):
+        done = translating.run("translate", "--to", "fr", "-q", str(page))
+        assert done.code == 1 and done.out.encode() == page.read_bytes()

@@ -68,6 +68,31 @@ def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
+def test_segments_are_written_as_soon_as_they_are_done(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("Apple\n\nRiver\n\nStone\n")
+    arguments = [*command(0.5, file, tmp_path)[:-2], "-q"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(5) == "elppA" and process.poll() is None
+        assert process.stdout.read() == "\n\nreviR\n\nenotS\n"
+        assert process.wait(60) == 0
+
+
+def test_an_interrupt_tells_what_is_kept(tmp_path: Path) -> None:
+    file, out = tmp_path / "a.txt", tmp_path / "b.txt"
+    file.write_text("\n\n".join(["Apple", "River", "Stone", "Cloud"]) + "\n")
+    with subprocess.Popen(command(1, file, out), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        until = "ASKED River\n"
+        while process.stderr.readline() != until:
+            pass
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "b.txt.partial keeps 1 segments; the same command goes on from there" in rest and not out.exists()
+
+
 @pytest.mark.slow
 def test_the_real_model_writes_something_in_french(nano_file: Path) -> None:
     parts = list(translate("I have two brothers.\n", sdk.load("nano"), to="fr"))
