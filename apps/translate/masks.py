@@ -17,6 +17,8 @@ _MOST_PEELED = 16  # tags on either side; each takes another look at the text
 _TICKS = re.compile(r"`+")
 # Every repetition is bounded, or ends at a character that begins another one: no text takes quadratic time.
 _FREE = (
+    # ICU's {count, plural, one {# file} other {# files}} as a whole: half of it would be no message any more.
+    r"\{\w{1,60},\s{0,5}(?:plural|select|selectordinal)\s{0,5},(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,400}\}){0,2000}\}|"
     r"\{\{[^{}\n]{0,200}\}\}|\{%[^{}\n]{0,200}%\}|\$?\{[^{}\s]{0,100}\}"  # {{ x }}, {% x %}, ${x}, {name:>5}
     r"|%(?:\(\w{1,100}\)|\d{1,3}\$)[-+#0]{0,4}\d{0,4}(?:\.\d{1,4})?[diouxXeEfFgGcrsa@]"  # %(x)d, %1$s
     r"|(?:https?|ftp|file|mailto)://[^\s<>()\[\]\"'`{}|]*[^\s<>()\[\]\"'`{}|.,;:!?]"

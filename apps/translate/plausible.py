@@ -14,7 +14,8 @@ RUNS_ON = "repeats itself or runs on"
 
 _RUN = re.compile(r"(\S.{1,58}?)(?:\W{0,3}\1){3,}")
 _LONGER, _MORE = 5, 60  # a translation has at most 5 times the characters of its source, and 60
-_SHORTER, _FROM = 10, 60  # a source of 60 characters or more has at most 10 times those of its translation
+_FROM, _SHORTER, _DENSE = 60, 3, 10  # a longer source has at most 3 times the characters of its translation; 10 times
+_DENSE_LANGUAGES = frozenset({"ja", "ko", "yue", "zh"})  # those of a language whose words are one or two characters
 _SHARE = 0.8  # of words that the source has, too: most of it was not translated
 _FEWEST = 4  # words
 _GRAM = 3  # words
@@ -34,7 +35,8 @@ def fault_of_words(source: str, translation: str, languages: tuple[Language, Lan
         return "empty"
     if len(translation) > _LONGER * len(source) + _MORE or (_repeats(translation) and not _repeats(source)):
         return RUNS_ON
-    if len(source) >= _FROM and len(translation) * _SHORTER < len(source):
+    shorter = _DENSE if languages[1].base in _DENSE_LANGUAGES else _SHORTER
+    if len(source) >= _FROM and len(translation) * shorter < len(source):
         return "leaves out most of the source"
     if "-->" in translation and "-->" not in source:
         return "writes a timing"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ...sdk import Message, Model
+from ...sdk import InvalidInputError, Message, Model
 from .glossary import Glossary
 from .languages import Language
 from .masks import MARK, Masked, fault_of, mask, mended, pieces_between
@@ -63,9 +63,14 @@ class Translator:
         source: the language of what is translated.
         target: the language to translate to.
         glossary: terms with their translations.
+
+    Raises:
+        InvalidInputError: both languages are the same.
     """
 
     def __init__(self, model: Model, source: Language, target: Language, glossary: Glossary | None = None) -> None:
+        if source == target:
+            raise InvalidInputError("There is nothing to translate.", given=f"from {source.name} to {target.name}")
         self.model = model
         self.languages = (source, target)
         self.glossary = glossary or Glossary()
@@ -105,7 +110,10 @@ class Translator:
         # Pieces and parts of sentences may stay as they are, the whole may not.
         if fault := fault_of_words(core, translation, self.languages, part=False):
             return Outcome(text, text, fault)
-        return Outcome(text, masked.restore(front + translation + back), repaired=repaired)
+        whole = masked.restore(front + translation + back)
+        if _solid(mask(whole, protected)) != _solid(masked):
+            return Outcome(text, text, "mixes code or tags with other text")
+        return Outcome(text, whole, repaired=repaired)
 
     def _piece(
         self, piece: str, masked: Masked, protected: re.Pattern[str] | None, context: tuple[str, str] | None
@@ -199,6 +207,11 @@ def _context(before: Outcome | None, protected: re.Pattern[str] | None) -> tuple
         return None
     front, core, back = source.peeled()
     return core, target.text.removeprefix(front).removesuffix(back)
+
+
+def _solid(masked: Masked) -> list[str]:
+    """Code and tags: what may not grow together with the words around it."""
+    return sorted(kept for kept in masked.kept if kept.startswith(("`", "<")))
 
 
 def _invented(answer: str, protected: re.Pattern[str] | None) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from .markdown_inline import PROTECTED, cells
+from .markdown_inline import cells, protected_with
 from .parts import Document, Fixed, Segment, lines_of, segment, without_end
 
 __all__ = ["cut_markdown"]
@@ -23,7 +23,7 @@ _FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})|(\$\$)(?!.*\$\$)")
 _RULE = re.compile(r"(?:(?:[-][ \t]*){3,}|(?:[*][ \t]*){3,}|(?:_[ \t]*){3,}|=+|-+|:{3,}.*)\Z")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]+|\Z)")
 _CLOSING = re.compile(r"[ \t]#+\Z")
-_DEFINITION = re.compile(r"\[[^\]\n]{1,999}\]:")
+_DEFINITION = re.compile(r"\[([^\]\n]{1,999})\]:")
 _FOOTNOTE = re.compile(r"\[\^[^\]\n]{1,999}\]:[ \t]*")
 _DELIMITERS = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?\Z")
 _RAW = (
@@ -50,13 +50,14 @@ def cut_markdown(text: str) -> Document:
     """Cuts Markdown."""
     cutter = _Cutter(lines_of(text))
     cutter.cut()
-    return Document("markdown", tuple(cutter.parts), PROTECTED)
+    return Document("markdown", tuple(cutter.parts), protected_with(cutter.labels))
 
 
 @dataclass(slots=True)
 class _Cutter:
     lines: list[str]
     parts: list[Fixed | Segment] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)  # of link definitions
     at: int = 0
     contents: list[int] = field(default_factory=list)  # columns at which the texts of the open list items begin
     quotes: int = 0  # depth of the quotation that they stand in
@@ -109,7 +110,9 @@ class _Cutter:
             if begun := opening.match(body):
                 self._until(closing, behind=len(prefix) + begun.end())
                 return
-        if not self.paragraph and _DEFINITION.match(body) and not _FOOTNOTE.match(body):
+        definition = None if self.paragraph or _FOOTNOTE.match(body) else _DEFINITION.match(body)
+        if definition:
+            self.labels.add(definition.group(1))
             self._fix(line)
             return
         if self._is_table(body):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-__all__ = ["PROTECTED", "cells", "escaped_cell"]
+__all__ = ["PROTECTED", "cells", "escaped_cell", "protected_with"]
 
 #: What a translation keeps, in order: targets and brackets of links, emphasis, escapes. Every repetition is bounded.
 PROTECTED = re.compile(
@@ -17,6 +18,18 @@ PROTECTED = re.compile(
     r"|(?<![\w*_~])(?:\*{1,3}|_{1,3}|~~)(?=\S)|(?<=\S)(?:\*{1,3}|_{1,3}|~~)(?![\w*_~])"
 )
 _CELL = re.compile(r"(`+)(?:[^`\n]{0,2000})\1|\\.|\|")
+
+
+def protected_with(labels: Collection[str]) -> re.Pattern[str]:
+    """As `PROTECTED`, and whole references such as ``[label]``, which lead nowhere if the label is translated.
+
+    Args:
+        labels: those that the document defines.
+    """
+    if not labels:
+        return PROTECTED
+    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    return re.compile(rf"!?\[(?i:{known})\](?:\[\])?(?![(\[])|{PROTECTED.pattern}")
 
 
 def cells(row: str) -> list[tuple[str, bool]]:

@@ -34,6 +34,8 @@ LINES = [
     "| `x|y` | z \\| w |",
     "***",
     "<!-- hidden -->",
+    "[defined] and [more][defined]",
+    "[defined]: target.md",
     "hard break  ",
     "",
     "",

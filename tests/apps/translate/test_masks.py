@@ -32,6 +32,7 @@ def test_what_was_masked_is_put_back(text: str) -> None:
         ('<i class="x">Tom</i> &amp; Ann<br/>', ('<i class="x">', "</i>", "&amp;", "<br/>")),
         ("a < b and {not a placeholder} > c", ()),
         ("already {1}", ("{1}",)),
+        ("{n, plural, one {# {x}} other {# files}} left", ("{n, plural, one {# {x}} other {# files}}",)),
     ],
 )
 def test_what_every_format_keeps(text: str, kept: tuple[str, ...]) -> None:
@@ -49,6 +50,12 @@ def test_what_every_format_keeps(text: str, kept: tuple[str, ...]) -> None:
 )
 def test_what_markdown_keeps(text: str, masked: str) -> None:
     assert mask(text, PROTECTED).text == masked
+
+
+def test_a_reference_to_a_definition_is_kept_as_a_whole() -> None:
+    document = cut("See [The Page], [the page][] and [here][the page], not [a b].\n\n[the page]: x.md\n", "markdown")
+    masked = mask(document.segments[0].text, document.protected)
+    assert masked.text == "See {1}, {2} and {3}here{4}, not [a b]." and masked.kept[0] == "[The Page]"
 
 
 def test_what_subtitles_keep() -> None:

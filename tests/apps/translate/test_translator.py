@@ -8,7 +8,7 @@ import pytest
 from sensorium.apps.translate import Glossary, Outcome, language
 from sensorium.apps.translate.formats.markdown_inline import PROTECTED
 from sensorium.apps.translate.translator import Translator
-from sensorium.sdk import ContextLengthError
+from sensorium.sdk import ContextLengthError, InvalidInputError
 
 EN, FR = language("en"), language("fr")
 
@@ -120,3 +120,14 @@ def test_terms_of_the_glossary_are_told_and_asked_for_again(scripted: Any) -> No
     assert translator.translate("the black cat").text == "le chat noir"
     assert "Use these terms: cat = chat." in fake.prompts[0] and "must use these terms" in fake.prompts[1]
     assert translator.translate("a black cat").text == "le chien noir"  # the first of equally good ones
+
+
+def test_code_that_would_grow_together_with_a_stray_backtick_is_refused(scripted: Any) -> None:
+    fake = scripted(lambda text: "L` {1} yad" if "{" in text else "` no")
+    outcome = Translator(fake.model, EN, FR).translate("Good `code` day")
+    assert outcome.text == "Good `code` day" and outcome.problem is not None
+
+
+def test_a_language_is_not_translated_to_itself(scripted: Any) -> None:
+    with pytest.raises(InvalidInputError, match="nothing to translate"):
+        Translator(scripted(backwards).model, EN, EN)
