@@ -14,6 +14,7 @@ MARK = re.compile(r"\{(\d{1,8})\}")
 _FIRST = re.compile(r"\s*\{(\d{1,8})\}\s*")
 _LAST = re.compile(r"(?<!\s)\s*\{(\d{1,8})\}\s*\Z")
 _MOST_PEELED = 16  # tags on either side; each takes another look at the text
+_AHEAD, _BEHIND = re.compile(r"\{(\d{1,8})\}\s+"), re.compile(r"(?<!\s)\s+\{(\d{1,8})\}")
 _TICKS = re.compile(r"`+")
 # Every repetition is bounded, or ends at a character that begins another one: no text takes quadratic time.
 _FREE = (
@@ -75,6 +76,45 @@ class Masked:
     def _is_markup(self, number: str) -> bool:
         """Whether a mark stands for a tag or the like, not for a value or a character."""
         return int(number) in self.ordered and not self.kept[int(number) - 1].startswith(("%", "&", "\\"))
+
+    def snug(self, translation: str) -> str:
+        """A translation whose opening and closing marks stand as close to their words as the source's.
+
+        ``{1} new {2}`` for ``{1}new{2}`` would be ``** new **``, which is no emphasis.
+        """
+        opening, closing = self._sides
+
+        def opened(found: re.Match[str]) -> str:
+            if found.group(1) not in opening:
+                return found.group()
+            apart = found.string[max(0, found.start() - 1) : found.start()].isalnum()
+            return f"{' ' if apart else ''}{{{found.group(1)}}}"
+
+        def closed(found: re.Match[str]) -> str:
+            if found.group(1) not in closing:
+                return found.group()
+            apart = found.string[found.end() : found.end() + 1].isalnum()
+            return f"{{{found.group(1)}}}{' ' if apart else ''}"
+
+        return _BEHIND.sub(closed, _AHEAD.sub(opened, translation))
+
+    @property
+    def _sides(self) -> tuple[set[str], set[str]]:
+        """Numbers of the marks that open something, and of those that close something."""
+        opening: set[str] = set()
+        closing: set[str] = set()
+        for found in MARK.finditer(self.text):
+            before, after = (
+                self.text[max(0, found.start() - 1) : found.start()],
+                self.text[found.end() : found.end() + 1],
+            )
+            if not self._is_markup(found.group(1)):
+                continue
+            if after.strip() and (not before.strip() or before in "([{«“\"'"):
+                opening.add(found.group(1))
+            elif before.strip() and not after.isalnum():
+                closing.add(found.group(1))
+        return opening, closing
 
     def restore(self, translation: str) -> str:
         """Puts back what was masked; each mark must be one of ours."""

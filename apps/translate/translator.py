@@ -110,7 +110,7 @@ class Translator:
         # Pieces and parts of sentences may stay as they are, the whole may not.
         if fault := fault_of_words(core, translation, self.languages, part=False):
             return Outcome(text, text, fault)
-        whole = masked.restore(front + translation + back)
+        whole = masked.restore(masked.snug(front + translation + back))
         if _solid(mask(whole, protected)) != _solid(masked):
             return Outcome(text, text, "mixes code or tags with other text")
         return Outcome(text, whole, repaired=repaired)

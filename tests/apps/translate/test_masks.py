@@ -19,6 +19,7 @@ def test_what_was_masked_is_put_back(text: str) -> None:
         assert masked.restore(masked.text) == text
         assert fault_of(masked.text, masked.text, masked.ordered) is None
         assert "".join(pieces_between(masked.text)) == masked.text == "".join(masked.peeled())
+        assert masked.snug(masked.text) == masked.text
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,23 @@ def test_mended(source: str, translation: str, expected: str) -> None:
 )
 def test_what_stands_around_the_whole_is_not_shown(text: str, peeled: tuple[str, str, str]) -> None:
     assert mask(text).peeled() == peeled
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "expected"),
+    [
+        ("a **new** cat", "un {1} nouveau {2} chat", "un **nouveau** chat"),
+        ("a **new** cat", "un{1} nouveau{2} chat", "un **nouveau** chat"),
+        ("a **new** cat", "un {1}nouveau {2}chat", "un **nouveau** chat"),
+        ("a ***new*** [b](c) cat", "un {1} neuf {2} {3} b {4} chat", "un ***neuf*** [b](c) chat"),
+        ("a<br>b of %s", "c {1} d de {2}", "c <br> d de %s"),
+        ("**a** b", "c {1}d {2}", "c **d**"),
+        ("(**a**) b", "({1} c {2}) d", "(**c**) d"),
+    ],
+)
+def test_marks_stand_close_to_their_words(text: str, translation: str, expected: str) -> None:
+    masked = mask(text, PROTECTED)
+    assert masked.restore(masked.snug(translation)) == expected
 
 
 def test_very_many_placeholders() -> None:
