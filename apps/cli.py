@@ -1,4 +1,4 @@
-"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``.
+"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``, ``translate``.
 
 Exit codes: 0 answered; 1 the request or the model failed; 2 the command line was wrong; 130 interrupted.
 """
@@ -44,6 +44,7 @@ from .terminal import (
     timing_line,
     waiting,
 )
+from .translate.command import translate_command
 
 __all__ = ["app", "main"]
 
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 app.command(name="export")(export_command)
 app.command(name="verify")(verify_command)
+app.command(name="translate")(translate_command)
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Card name, directory, .gguf file or hub repository owner/name.")
