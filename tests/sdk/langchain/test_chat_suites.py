@@ -94,6 +94,7 @@ class TestIntegration(ChatModelIntegrationTests):
         ):
             yield
 
+    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
     @pytest.mark.xfail(strict=True, reason="nano, of 135M parameters, does not choose to call a tool by itself")
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
