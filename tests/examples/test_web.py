@@ -1,0 +1,119 @@
+"""Bundles in JavaScript: ONNX Runtime Web gives the tokens that Python gives, in Node and in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sensorium import sdk
+
+from ..checkpoints import byte_llama
+
+WEB = Path(__file__).resolve().parent.parent.parent / "examples" / "web"
+NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
+QUESTION = "What is it? Grün!"
+
+pytestmark = pytest.mark.skipif(
+    NODE is None or not (WEB / "node_modules").is_dir(),
+    reason="needs Node: npm install --ignore-scripts in examples/web",
+)
+
+
+@pytest.fixture(scope="module", params=["int4", "int8", "fp32"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = byte_llama(tmp_path_factory.mktemp("checkpoint"))
+    sdk.export(folder, folder / "bundle", quant=request.param)
+    return folder / "bundle"
+
+
+def node(script: str | Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    assert NODE is not None
+    command = [NODE, str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=WEB)
+
+
+def test_node_gives_the_same_tokens(bundle: Path) -> None:
+    expected = sdk.load(bundle).ask(QUESTION, max_new_tokens=24)
+    done = node("ask.mjs", bundle, QUESTION, "24")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["tokens"] == list(expected.tokens)
+
+
+def test_what_was_not_exported_is_refused(bundle: Path, tmp_path: Path) -> None:
+    for name, told in (
+        ("model.onnx.data", "not the file"),
+        ("tokenizer.json", "not the file"),
+        ("manifest.json", "format"),
+    ):
+        twin = tmp_path / name
+        shutil.copytree(bundle, twin)
+        data = bytearray((twin / name).read_bytes())
+        if name == "manifest.json":
+            data = bytearray(data.replace(b'"format": 1', b'"format": 9'))
+        else:
+            data[len(data) // 2] ^= 1
+        (twin / name).write_bytes(data)
+        done = node("ask.mjs", twin, QUESTION)
+        assert done.returncode != 0 and told in done.stderr, done.stderr[-500:]
+
+
+def test_control_tokens_and_too_long_answers_are_refused(bundle: Path) -> None:
+    for arguments, told in (([f"a {'<end>'} b"], "control token"), ([QUESTION, "5000"], "do not fit")):
+        done = node("ask.mjs", bundle, *arguments)
+        assert done.returncode != 0 and told in done.stderr
+
+
+@contextmanager
+def served(bundle: Path) -> Iterator[str]:
+    assert NODE is not None
+    command = [NODE, "serve.mjs", str(bundle), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=WEB) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def in_the_browser(bundle: Path, question: str) -> dict[str, Any]:
+    assert CHROMIUM is not None
+    with served(bundle) as address:
+        done = node(Path(__file__).with_name("ask_page.mjs"), WEB, CHROMIUM, address, question)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+def test_a_browser_gives_the_same_answer(bundle: Path) -> None:
+    found = in_the_browser(bundle, QUESTION)
+    assert found["wrong"] == [] and found["told"] == "ready"
+    assert found["tokens"] == list(sdk.load(bundle).ask(QUESTION, max_new_tokens=24).tokens) and found["answer"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+def test_the_default_model_answers_in_a_browser(nano_file: Path, tmp_path: Path) -> None:
+    sdk.export("nano", tmp_path / "nano", quant="int4")
+    question = "What is the capital of France?"
+    found = in_the_browser(tmp_path / "nano", question)
+    expected = sdk.load(tmp_path / "nano").ask(question, max_new_tokens=64).text
+    assert (found["answer"], found["wrong"]) == (expected, []) and "Paris" in expected
+
+
+def test_the_server_serves_nothing_else(tmp_path: Path) -> None:
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "secret").write_text("x")
+    with served(tmp_path / "bundle") as address:
+        assert b"Sensorium" in urlopen(address).read()
+        for path in ("bundle/..%2fsecret", "..%2f..%2fREADME.md", "nothing", "bundle/"):
+            with pytest.raises(HTTPError):
+                urlopen(address + path)
