@@ -1,7 +1,7 @@
 """Inside a helper process: takes jobs from standard input, bounds itself, and answers on standard output.
 
-Nothing that could carry code crosses the border: a job is a line of JSON, and an answer is one with raw bytes behind it.
-The process that asks (`sensorium.sdk.isolation`) checks both.
+Nothing that could carry code crosses the border: a job is a line of JSON, and an answer is one with raw bytes behind
+it. The process that asks (`sensorium.sdk.isolation`) checks both.
 """
 
 from __future__ import annotations

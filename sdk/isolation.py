@@ -45,22 +45,22 @@ ReadInto = Callable[[memoryview], None]
 
 
 class Work(Protocol[_T]):
-    """One job for a helper.
-
-    Attributes:
-        name: of the file, for people.
-        seconds: longest time for it.
-        hint: what to do about a file that takes longer.
-    """
+    """One job for a helper."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """The file's, for people."""
+        ...
 
     @property
-    def seconds(self) -> float: ...  # noqa: D102
+    def seconds(self) -> float:
+        """Longest time for it."""
+        ...
 
     @property
-    def hint(self) -> str: ...  # noqa: D102
+    def hint(self) -> str:
+        """What to do about a file that takes longer."""
+        ...
 
     def request(self) -> dict[str, Any]:
         """What the helper is asked, as JSON."""
