@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 __all__ = ["Passage", "document_id"]
 
@@ -59,3 +60,18 @@ class Passage:
         """What is embedded and searched: the text after those of its headings that it doesn't hold itself."""
         context = [heading for heading in self.headings if heading not in self.text]
         return "\n".join((" > ".join(context), self.text)) if context else self.text
+
+    def metadata(self) -> dict[str, Any]:
+        """All but the text, as JSON; what a vector store keeps beside it."""
+        return {name: value for name, value in asdict(self).items() if name != "text"}
+
+    @classmethod
+    def from_metadata(cls, text: str, metadata: dict[str, Any]) -> Passage:
+        """The passage with this text whose `metadata` is known; more keys than its own are left aside.
+
+        Raises:
+            KeyError: some of it is missing: the text is no passage of a document.
+        """
+        kept: dict[str, Any] = {name: metadata[name] for name in cls.__dataclass_fields__ if name != "text"}
+        kept["headings"] = tuple(kept["headings"])
+        return cls(text=text, **kept)

@@ -5,11 +5,24 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["sentence_spans", "words_of"]
+__all__ = ["content_words", "sentence_spans", "stem", "words_of"]
 
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[\"”』」）]*|\n(?=\s*(?:[-*•]|\(?\w{1,3}[.)])\s)")
 _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|al|Dr|Mr|Mrs|Ms|Prof|No|Fig|St|Inc|Ltd|Co)\.$")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_ENDINGS = (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""))
+_FUNCTION = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    a about after all also an and any are as at be because been before being between both but by can could did do
+    does for from had has have he her his how i if in into is it its may me might more most must my no nor not of
+    on one or other our out over own per shall she should so some such than that the their them then there these
+    they this those through to under up upon us was we were what when where which while who whom whose why will
+    with would you your yes according document documents passage passages text
+""",
+    )
+)
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -41,6 +54,21 @@ def words_of(text: str) -> list[str]:
         else:
             words.append(re.sub(r"['’]s$", "", found))
     return words
+
+
+def stem(word: str) -> str:
+    """An English word without the most common endings; words that are compared need not be words any more."""
+    if len(word) < 5 or not word.isascii() or not word.isalpha():
+        return word[:-1] if len(word) == 4 and word.endswith("s") and not word.endswith("ss") else word
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return (word.removesuffix(ending) + instead).removesuffix("e")
+    return word.removesuffix("e")
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Stems of the words that say something."""
+    return frozenset(stem(word) for word in words_of(text) if word not in _FUNCTION)
 
 
 def _is_end(text: str, stop: int, end: int) -> bool:

@@ -30,7 +30,7 @@ class FolderVectorStore(VectorStore):
 
     Args:
         folder: made at the first addition.
-        embedding: makes the vectors; the store remembers their size and, if given, the embedding's name.
+        embedding: makes the vectors.
         name: of the embedding; a store made with another one is refused.
 
     Raises:
@@ -40,7 +40,7 @@ class FolderVectorStore(VectorStore):
 
     def __init__(self, folder: str | Path, embedding: Embeddings, *, name: str | None = None) -> None:
         self.folder = Path(folder).expanduser()
-        self._embedding = embedding
+        self._made_by = embedding
         self._name = name
         self._opened: Any = None
         if self.folder.is_dir():
@@ -49,7 +49,12 @@ class FolderVectorStore(VectorStore):
     @property
     def embeddings(self) -> Embeddings:
         """What makes the vectors."""
-        return self._embedding
+        return self._made_by
+
+    @property
+    def embedding_name(self) -> str | None:
+        """The name of the embedding that the store was made with, if it was given."""
+        return (self._stored_name() or None) if self._table() is not None else self._name
 
     @property
     def version(self) -> int:
@@ -83,7 +88,7 @@ class FolderVectorStore(VectorStore):
             counts = f"{len(texts)} texts, {len(metadatas)} metadata, {len(given)} ids"
             raise InvalidInputError("Texts, metadata and ids do not belong together.", given=counts)
         names = [each or uuid4().hex for each in given]
-        vectors = self._embedding.embed_documents(texts) if texts else []
+        vectors = self.embeddings.embed_documents(texts) if texts else []
         self.put(names, texts, vectors, metadatas)
         return names
 
@@ -170,7 +175,7 @@ class FolderVectorStore(VectorStore):
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """The `k` texts nearest to a query, each with its cosine."""
-        return self.nearest(self._embedding.embed_query(query), k, **kwargs)
+        return self.nearest(self.embeddings.embed_query(query), k, **kwargs)
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The `k` texts nearest to a vector."""
@@ -226,11 +231,14 @@ class FolderVectorStore(VectorStore):
 
             with _told(self.folder, "read"):
                 self._opened = lancedb.connect(str(self.folder)).open_table(_TABLE)
-            self._check_name((self._opened.schema.metadata or {}).get(b"embedding", b"").decode())
+            self._check_name(self._stored_name())
         elif self._opened is not None:
             with _told(self.folder, "read"):
                 self._opened.checkout_latest()
         return self._opened
+
+    def _stored_name(self) -> str:
+        return (self._opened.schema.metadata or {}).get(b"embedding", b"").decode()
 
     def _check_name(self, stored: str) -> None:
         if self._name and stored and stored != self._name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -101,7 +102,7 @@ def _top(page: Any, index: int, raw: Any) -> float:
 
 def _blocks(lines: list[_Line]) -> list[Block]:
     usual = median(line.size for line in lines for _ in range(1 + len(line.text) // 20))
-    gaps = [a.top - b.top for a, b in zip(lines, lines[1:], strict=False) if a.page == b.page and a.top > b.top]
+    gaps = [a.top - b.top for a, b in pairwise(lines) if a.page == b.page and a.top > b.top]
     distance = median(gaps) if gaps else 0.0
     sizes = sorted({round(line.size, 1) for line in lines if line.size > usual * _LARGER}, reverse=True)
     blocks: list[Block] = []

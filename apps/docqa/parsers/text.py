@@ -48,4 +48,6 @@ def lines_of(data: bytes, name: str) -> list[str]:
 
 
 def _is_underline(line: str, below: str) -> bool:
-    return bool(_UNDERLINE.fullmatch(below)) and len(line.strip()) <= 120 and len(below.strip()) + 2 >= len(line.strip())
+    return (
+        bool(_UNDERLINE.fullmatch(below)) and len(line.strip()) <= 120 and len(below.strip()) + 2 >= len(line.strip())
+    )
