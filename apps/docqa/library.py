@@ -125,10 +125,8 @@ class Library:
         """
         from .indexing import Indexer
 
-        indexer = Indexer(
-            self._store, self._embeddings.count_tokens, model=model, limits=self._limits, progress=progress
-        )
-        return indexer.add(paths)
+        count = self._embeddings.count_tokens
+        return Indexer(self._store, count, model=model, limits=self._limits, progress=progress).add(paths)
 
     def documents(self) -> list[Entry]:
         """All documents, by name and source."""

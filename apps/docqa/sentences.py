@@ -10,19 +10,15 @@ __all__ = ["content_words", "sentence_spans", "stem", "words_of"]
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[\"”』」）]*|\n(?=\s*(?:[-*•]|\(?\w{1,3}[.)])\s)")
 _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|etc|vs|cf|al|Dr|Mr|Mrs|Ms|Prof|No|Fig|St|Inc|Ltd|Co)\.$")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_ENDINGS = (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""))
-_FUNCTION = frozenset(
-    re.findall(
-        r"\w+",
-        """
+_LISTED = """
     a about after all also an and any are as at be because been before being between both but by can could did do
     does for from had has have he her his how i if in into is it its may me might more most must my no nor not of
     on one or other our out over own per shall she should so some such than that the their them then there these
     they this those through to under up upon us was we were what when where which while who whom whose why will
     with would you your yes according document documents passage passages text
-""",
-    )
-)
+"""
+_ENDINGS = (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("ss", "ss"), ("us", "us"), ("is", "is"), ("s", ""))
+_FUNCTION = frozenset(words.group() for words in re.finditer(r"\w+", _LISTED))
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 

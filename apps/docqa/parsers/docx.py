@@ -35,7 +35,8 @@ def parse_docx(data: bytes, name: str, limits: DocumentLimits) -> list[Block]:
     document = docx.Document(io.BytesIO(data))
     styles = {style.style_id: style.name or "" for style in document.styles}
     blocks = [block for element in document.element.body for block in _blocks(element, styles)]
-    blocks += [block for part in document.part.package.iter_parts() for block in _notes(part, styles)]
+    package: Any = document.part.package
+    blocks += [block for part in package.iter_parts() for block in _notes(part, styles)]
     if not blocks:
         raise InvalidInputError(f"{name} holds no text.", given="a DOCX file without any", expected="some text")
     return blocks
