@@ -11,6 +11,7 @@ from .lines import LineBlocks
 __all__ = ["lines_of", "parse_text"]
 
 _UNDERLINE = re.compile(r"([=\-~^\"'#*+.])\1{2,}\s*")
+_NUMBERED = re.compile(r"(Chapter|Section|Appendix|Part) [0-9A-Z]{1,4}\b.{0,80}[^.,;:]")
 _CAPITALS = re.compile(r"[A-Z0-9][A-Z0-9 ,.:;'()/&-]{2,78}")
 
 
@@ -30,10 +31,14 @@ def parse_text(data: bytes, name: str) -> list[Block]:
         alone = not blocks.open and not below.strip()
         if not line.strip():
             blocks.close()
+        elif not blocks.open and _is_overline(line, lines[number + 1 : number + 3]):
+            pass  # the heading below has its underline, too
         elif not blocks.open and _is_underline(line, below):
             blocks.heading(line.strip(), levels.setdefault(below.strip()[0], min(len(levels) + 1, 6)))
             number += 1
         elif alone and _CAPITALS.fullmatch(line.strip()) and not line.strip().endswith("."):
+            blocks.heading(line.strip(), 1)
+        elif alone and _NUMBERED.fullmatch(line.strip()):
             blocks.heading(line.strip(), 1)
         else:
             blocks.line(line)
@@ -45,6 +50,10 @@ def lines_of(data: bytes, name: str) -> list[str]:
     """The lines of a text, without trailing blanks; form feeds end a line, too."""
     text = text_of(data, name).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
     return [line.rstrip() for line in text.split("\n")]
+
+
+def _is_overline(line: str, below: list[str]) -> bool:
+    return len(below) == 2 and line == below[1] and _is_underline(below[0], line)
 
 
 def _is_underline(line: str, below: str) -> bool:
