@@ -148,8 +148,7 @@ def judged(answer: DocumentAnswer, question: Question) -> list[bool]:
     wanted = content_words(question.span or "")
     citations = [statement.citation for statement in answer.statements if statement.citation]
     return [
-        citation.passage.name == question.document
-        and len(wanted & content_words(citation.quote)) * 2 >= len(wanted)
+        citation.passage.name == question.document and len(wanted & content_words(citation.quote)) * 2 >= len(wanted)
         for citation in citations
     ]
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
-from ...sdk import ContextLengthError, Model, Options, Result
+from ...sdk import ContextLengthError, Model, Options
 from .citations import Statement, cited
 from .passages import Passage
 from .retrieval import Found
-from .sentences import sentence_spans
+from .sentences import content_words, sentence_spans
 
 __all__ = ["NOT_FOUND", "THRESHOLD", "AnswerStream", "DocumentAnswer", "answer_from", "prompt_of"]
 
 #: What is said where no passage is near enough to the question.
 NOT_FOUND = "Not in the documents."
 #: The least cosine of the best passage at which a model is asked at all (measured: benchmarks/docqa.py).
-THRESHOLD = 0.35
+THRESHOLD = 0.4
 
 _NEW_TOKENS = 128
 _MARKS = re.compile(r"(?:\s*\[[\d,; ]+\])+")
@@ -35,14 +35,15 @@ class DocumentAnswer:
         statements: the answer's sentences; none if nothing was found.
         found: what the search gave.
         shown: how many of its passages the model was shown, the best first; the others had no room in its context.
-        result: the model's own answer; None if it was not asked.
+        finish_reason: ``not_found``, where the model was not asked; ``repeats``, where it only said again what it had
+            said, which ends the answer; else the model's own, such as ``stop`` and ``length``.
     """
 
     question: str
     statements: tuple[Statement, ...]
     found: Found = field(repr=False)
     shown: int
-    result: Result | None = field(repr=False)
+    finish_reason: str
 
     @property
     def answered(self) -> bool:
@@ -85,7 +86,7 @@ class DocumentAnswer:
             "statements": statements,
             "passages": passages,
             "best_cosine": self.found.best_cosine,
-            "finish_reason": self.result.finish_reason if self.result else None,
+            "finish_reason": self.finish_reason,
         }
 
 
@@ -96,6 +97,7 @@ class AnswerStream:
         self._question, self._found, self._shown, self._answer = question, found, shown, answer
         self._passages = [hit.passage for hit in found.hits[:shown]]
         self._statements: list[Statement] = []
+        self._finish_reason = "not_found" if answer is None else ""
         self._source = self._all()
 
     def __iter__(self) -> Iterator[Statement]:
@@ -109,15 +111,22 @@ class AnswerStream:
         """The whole answer; what is left of it is generated first."""
         for _ in self:
             pass
-        result = self._answer.result if self._answer is not None else None
-        return DocumentAnswer(self._question, tuple(self._statements), self._found, self._shown, result)
+        reason = self._finish_reason or self._answer.result.finish_reason
+        return DocumentAnswer(self._question, tuple(self._statements), self._found, self._shown, reason)
 
     def _all(self) -> Iterator[Statement]:
+        said: list[frozenset[str]] = []
         for sentence in _sentences(self._answer or ()):
             statement = cited(sentence, self._passages, self._question)
-            if statement is not None:
-                self._statements.append(statement)
-                yield statement
+            if statement is None:
+                continue
+            words = content_words(statement.text)
+            if words and any(words <= earlier for earlier in said):  # small models go round in circles
+                self._finish_reason = "repeats"
+                return
+            said.append(words)
+            self._statements.append(statement)
+            yield statement
 
 
 def answer_from(

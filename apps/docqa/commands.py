@@ -127,8 +127,9 @@ def _tell(answer: DocumentAnswer) -> None:
         quote = " ".join(citation.quote.split())
         by = f" (described by {citation.passage.made_by})" if citation.passage.made_by else ""
         print(_shown(f"[{citation.number}] {citation.passage.place}{by}: “{quote}”"))
-    if answer.result is not None and answer.result.finish_reason == "length":
-        print("[the answer was ended; --max-new-tokens allows more]", file=sys.stderr)
+    notes = {"length": "ended; --max-new-tokens allows more", "repeats": "ended: the model repeats itself"}
+    if answer.finish_reason in notes:
+        print(f"[{notes[answer.finish_reason]}]", file=sys.stderr)
 
 
 def _library(store: Path, embedding: str | None = None, *, quiet: bool = True, made: bool = False) -> Library:

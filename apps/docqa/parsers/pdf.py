@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -102,8 +103,8 @@ def _top(page: Any, index: int, raw: Any) -> float:
 
 def _blocks(lines: list[_Line]) -> list[Block]:
     usual = median(line.size for line in lines for _ in range(1 + len(line.text) // 20))
-    gaps = [a.top - b.top for a, b in pairwise(lines) if a.page == b.page and a.top > b.top]
-    distance = median(gaps) if gaps else 0.0
+    gaps = Counter(round(a.top - b.top, 1) for a, b in pairwise(lines) if a.page == b.page and a.top > b.top)
+    distance = min(gaps, key=lambda gap: (-gaps[gap], gap), default=0.0)
     sizes = sorted({round(line.size, 1) for line in lines if line.size > usual * _LARGER}, reverse=True)
     blocks: list[Block] = []
     group: list[_Line] = []

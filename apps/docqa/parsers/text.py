@@ -36,9 +36,7 @@ def parse_text(data: bytes, name: str) -> list[Block]:
         elif not blocks.open and _is_underline(line, below):
             blocks.heading(line.strip(), levels.setdefault(below.strip()[0], min(len(levels) + 1, 6)))
             number += 1
-        elif alone and _CAPITALS.fullmatch(line.strip()) and not line.strip().endswith("."):
-            blocks.heading(line.strip(), 1)
-        elif alone and _NUMBERED.fullmatch(line.strip()):
+        elif alone and _is_title(line.strip()):
             blocks.heading(line.strip(), 1)
         else:
             blocks.line(line)
@@ -50,6 +48,10 @@ def lines_of(data: bytes, name: str) -> list[str]:
     """The lines of a text, without trailing blanks; form feeds end a line, too."""
     text = text_of(data, name).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
     return [line.rstrip() for line in text.split("\n")]
+
+
+def _is_title(line: str) -> bool:
+    return bool(_NUMBERED.fullmatch(line) or (_CAPITALS.fullmatch(line) and not line.endswith(".")))
 
 
 def _is_overline(line: str, below: list[str]) -> bool:
