@@ -17,7 +17,7 @@ __all__ = ["TokenCounter", "passages_of"]
 #: How many tokens an embedder makes of a text.
 TokenCounter: TypeAlias = Callable[[str], int]
 
-_CHARACTERS = 12  # most per token of a passage: a tokenizer may take a word of any length for a single token
+_CHARACTERS = 12  # each as many count as a token at least: tokenizers may take a word of any length for a single one
 _CONTEXT = 4  # headings take at most this part of a passage's size
 
 
@@ -96,7 +96,9 @@ def _lines(text: str) -> Iterator[tuple[int, int]]:
 
 def _fitting(text: str, start: int, end: int, count: TokenCounter, size: int) -> Iterator[tuple[int, int, int]]:
     """A span with its tokens, in halves as often as it takes to fit."""
-    if end - start <= _CHARACTERS * size and ((tokens := count(text[start:end])) <= size or end - start < 2):
+    least = -(-(end - start) // _CHARACTERS)
+    tokens = max(least, count(text[start:end])) if least <= size else least
+    if tokens <= size or end - start < 2:
         yield start, end, tokens
         return
     middle = (start + end) // 2

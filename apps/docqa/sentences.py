@@ -54,8 +54,8 @@ def words_of(text: str) -> list[str]:
 
 def stem(word: str) -> str:
     """An English word without the most common endings; words that are compared need not be words any more."""
-    if len(word) < 5 or not word.isascii() or not word.isalpha():
-        return word[:-1] if len(word) == 4 and word.endswith("s") and not word.endswith("ss") else word
+    if len(word) < 4 or not word.isascii() or not word.isalpha():
+        return word
     for ending, instead in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return (word.removesuffix(ending) + instead).removesuffix("e")

@@ -17,6 +17,7 @@ __all__ = ["parse_pdf"]
 
 _LARGER = 1.15  # times the usual size of letters: a heading
 _APART = 1.6  # times the usual distance of lines: a new paragraph
+_LINE, _ENOUGH = 1.2, 10  # times the size, where there are fewer lines than that to measure it
 _LONGEST_HEADING = 200  # characters
 _HYPHENS = "\x02\ufffe\xad"  # how PDFium marks a word that goes on in the next line
 
@@ -104,7 +105,7 @@ def _top(page: Any, index: int, raw: Any) -> float:
 def _blocks(lines: list[_Line]) -> list[Block]:
     usual = median(line.size for line in lines for _ in range(1 + len(line.text) // 20))
     gaps = Counter(round(a.top - b.top, 1) for a, b in pairwise(lines) if a.page == b.page and a.top > b.top)
-    distance = min(gaps, key=lambda gap: (-gaps[gap], gap), default=0.0)
+    distance = usual * _LINE if gaps.total() < _ENOUGH else min(gaps, key=lambda gap: (-gaps[gap], gap))
     sizes = sorted({round(line.size, 1) for line in lines if line.size > usual * _LARGER}, reverse=True)
     blocks: list[Block] = []
     group: list[_Line] = []

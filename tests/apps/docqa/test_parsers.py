@@ -35,13 +35,14 @@ def test_plain_text() -> None:
 
 
 def test_markdown() -> None:
-    text = "# One #\n\nText.\n\n```py\n# no heading\n\nx = 1\n```\nafter\n| a | b |\n|---|---|\n\nTwo\n---\n### Three\n~~~\nopen"
+    code = "```py\n# no heading\n\nx = 1\n```"
+    text = f"# One #\n\nText.\n\n{code}\nafter\n| a | b |\n|---|---|\n\nTwo\n---\n### Three\n~~~\nopen"
     found = read_document(text.encode(), name="unknown")
     assert found.format == "markdown"
     assert kinds(found.blocks) == [
         ("heading", "One", 1),
         ("paragraph", "Text.", 0),
-        ("code", "```py\n# no heading\n\nx = 1\n```", 0),
+        ("code", code, 0),
         ("paragraph", "after", 0),
         ("table", "| a | b |\n|---|---|", 0),
         ("heading", "Two", 2),
