@@ -1,6 +1,6 @@
 """Document Q&A: what is found, how it is answered and cited, what is refused, and how fast it is.
 
-    python -m benchmarks.docqa [--model nano] [--no-answers] [--speed]
+    python -m benchmarks.docqa [--model nano] [--sentences N] [--no-answers] [--speed]
 
 Documents and questions: tests/data/docqa. A passage counts as found if it holds the whole answer span. F1 is of words,
 as in SQuAD. A citation counts as right if its quote lies in the right document and shares half of the span's words.
@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from sensorium import sdk
 from sensorium.apps.docqa import DocumentAnswer, Library, Passage, read_document
-from sensorium.apps.docqa.answers import THRESHOLD, answer_from
 from sensorium.apps.docqa.retrieval import Retriever, fuse
 from sensorium.apps.docqa.sentences import content_words, words_of
 
@@ -44,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--no-answers", action="store_true")
+    parser.add_argument("--sentences", type=int, help="that the model reads; 0 for whole passages")
     parser.add_argument("--speed", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def main() -> None:
         retrieval(library)
         thresholds(library)
         if not arguments.no_answers:
-            answers(library, sdk.load(arguments.model))
+            answers(library, sdk.load(arguments.model), arguments.sentences)
     if arguments.speed:
         indexing_speed()
         query_speed()
@@ -110,7 +110,7 @@ def thresholds(library: Library) -> None:
     print_table(("threshold", f"answerable refused of {len(right)}", f"unanswerable refused of {len(wrong)}"), rows)
 
 
-def answers(library: Library, model: sdk.Model) -> None:
+def answers(library: Library, model: sdk.Model, sentences: int | None) -> None:
     """Answers to all questions: F1, citations, refusals."""
     scores, cited, right, statements, supported = [], 0, 0, 0, 0
     refused = Counter[bool]()
@@ -118,7 +118,7 @@ def answers(library: Library, model: sdk.Model) -> None:
     begun = time.perf_counter()
     listed = questions()
     for question in listed:
-        answer = answer_from(model, question.text, library.search(question.text), threshold=THRESHOLD).result
+        answer = library.ask(model, question.text, sentences=sentences).result
         refused[question.span is not None] += not answer.statements
         silent[question.span is not None] += not answer.answered
         if question.span is None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from ...sdk import ContextLengthError, Model, Options
-from .citations import Statement, cited
+from .citations import Citation, Statement, cited
 from .passages import Passage
 from .retrieval import Found
 from .sentences import content_words, sentence_spans
 
-__all__ = ["NOT_FOUND", "THRESHOLD", "AnswerStream", "DocumentAnswer", "answer_from", "prompt_of"]
+__all__ = ["NOT_FOUND", "THRESHOLD", "AnswerStream", "DocumentAnswer", "Focus", "answer_from", "prompt_of"]
 
 #: What is said where no passage is near enough to the question.
 NOT_FOUND = "Not in the documents."
@@ -26,6 +26,10 @@ _LONGEST_MARK = 24  # characters
 _SYSTEM = "You answer questions from the given passages. Answer in one short sentence."
 
 
+#: The sentences that a model shall read in place of whole passages, best first; none for whole passages.
+Focus: TypeAlias = Callable[[Model], tuple[Citation, ...]]
+
+
 @dataclass(frozen=True)
 class DocumentAnswer:
     """An answer.
@@ -34,7 +38,8 @@ class DocumentAnswer:
         question: as asked.
         statements: the answer's sentences; none if nothing was found.
         found: what the search gave.
-        shown: how many of its passages the model was shown, the best first; the others had no room in its context.
+        shown: numbers of its passages that the model was shown, wholly or in part; others had no room in its context.
+        nearest: the sentences that are nearest to the question, if they were looked for; best first.
         finish_reason: ``not_found``, where the model was not asked; ``repeats``, where it only said again what it had
             said, which ends the answer; else the model's own, such as ``stop`` and ``length``.
     """
@@ -42,8 +47,9 @@ class DocumentAnswer:
     question: str
     statements: tuple[Statement, ...]
     found: Found = field(repr=False)
-    shown: int
+    shown: tuple[int, ...]
     finish_reason: str
+    nearest: tuple[Citation, ...] = ()
 
     @property
     def answered(self) -> bool:
@@ -75,7 +81,7 @@ class DocumentAnswer:
                 "end": hit.passage.end,
                 "score": hit.score,
                 "cosine": hit.cosine,
-                "shown": number <= self.shown,
+                "shown": number in self.shown,
             }
             for number, hit in enumerate(self.found.hits, start=1)
         ]
@@ -85,17 +91,26 @@ class DocumentAnswer:
             "answered": self.answered,
             "statements": statements,
             "passages": passages,
+            "nearest": [citation.to_dict() for citation in self.nearest],
             "best_cosine": self.found.best_cosine,
             "finish_reason": self.finish_reason,
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    text: str
+    shown: tuple[int, ...]
+    nearest: tuple[Citation, ...] = ()
+
+
 class AnswerStream:
     """An answer on its way: iterate for `Statement` objects as they are whole; then `result` holds all of it."""
 
-    def __init__(self, question: str, found: Found, shown: int, answer: Any) -> None:
-        self._question, self._found, self._shown, self._answer = question, found, shown, answer
-        self._passages = [hit.passage for hit in found.hits[:shown]]
+    def __init__(self, question: str, found: Found, prompt: _Prompt | None = None, answer: Any = None) -> None:
+        self._question, self._found, self._answer = question, found, answer
+        self._prompt = prompt or _Prompt("", ())
+        self._passages = [hit.passage for hit in found.hits[: max(self._prompt.shown, default=0)]]
         self._statements: list[Statement] = []
         self._finish_reason = "not_found" if answer is None else ""
         self._source = self._all()
@@ -112,7 +127,8 @@ class AnswerStream:
         for _ in self:
             pass
         reason = self._finish_reason or self._answer.result.finish_reason
-        return DocumentAnswer(self._question, tuple(self._statements), self._found, self._shown, reason)
+        shown, nearest = self._prompt.shown, self._prompt.nearest
+        return DocumentAnswer(self._question, tuple(self._statements), self._found, shown, reason, nearest)
 
     def _all(self) -> Iterator[Statement]:
         said: list[frozenset[str]] = []
@@ -135,6 +151,7 @@ def answer_from(
     found: Found,
     *,
     threshold: float = THRESHOLD,
+    focus: Focus | None = None,
     **options: Unpack[Options],
 ) -> AnswerStream:
     """Asks a model a question about passages.
@@ -144,6 +161,7 @@ def answer_from(
         question: of the user.
         found: what a search for it gave.
         threshold: least cosine of the best passage; below, the model is not asked.
+        focus: gives the sentences that this model shall read in place of the whole passages, if any.
         options: as of `Model.ask`.
 
     Raises:
@@ -151,13 +169,13 @@ def answer_from(
         EngineError: the model failed.
     """
     if not found.hits or found.best_cosine < threshold:
-        return AnswerStream(question, found, 0, None)
+        return AnswerStream(question, found)
     model = model if isinstance(model, Model) else model()
     options = {"max_new_tokens": _NEW_TOKENS, "temperature": 0.0} | options  # type: ignore[assignment]
-    passages = [hit.passage for hit in found.hits]
-    shown = _fitting(model, question, passages, options.get("max_new_tokens") or 0)
-    prompt = prompt_of(question, passages[:shown])
-    return AnswerStream(question, found, shown, model.stream(prompt, system=_SYSTEM, **options))
+    nearest = focus(model) if focus else ()
+    prompts = _focused(question, nearest) if nearest else _whole(question, [hit.passage for hit in found.hits])
+    prompt = _fitting(model, prompts, options.get("max_new_tokens") or 0)
+    return AnswerStream(question, found, prompt, model.stream(prompt.text, system=_SYSTEM, **options))
 
 
 def prompt_of(question: str, passages: Sequence[Passage]) -> str:
@@ -166,14 +184,27 @@ def prompt_of(question: str, passages: Sequence[Passage]) -> str:
     return "\n\n".join((*numbered, f"Question: {question}"))
 
 
-def _fitting(model: Model, question: str, passages: Sequence[Passage], new_tokens: int) -> int:
-    """How many of the passages, best first, leave room for the answer."""
+def _whole(question: str, passages: Sequence[Passage]) -> Iterator[_Prompt]:
+    for count in range(len(passages), 0, -1):
+        yield _Prompt(prompt_of(question, passages[:count]), tuple(range(1, count + 1)))
+
+
+def _focused(question: str, nearest: Sequence[Citation]) -> Iterator[_Prompt]:
+    for count in range(len(nearest), 0, -1):
+        chosen = sorted(nearest[:count], key=lambda citation: (citation.number, citation.start))
+        lines = (" ".join(citation.quote.split()) for citation in chosen)
+        numbers = tuple(sorted({citation.number for citation in chosen}))
+        yield _Prompt("\n".join((*lines, f"\nQuestion: {question}")), numbers, tuple(nearest))
+
+
+def _fitting(model: Model, prompts: Iterator[_Prompt], new_tokens: int) -> _Prompt:
+    """The first that leaves room for the answer: the one with the most in it."""
     limit = model.engine.info.context_length
     tokens = 0
-    for count in range(len(passages), 0, -1):
-        tokens = len(model.encode(prompt_of(question, passages[:count]), system=_SYSTEM)) + new_tokens
+    for prompt in prompts:
+        tokens = len(model.encode(prompt.text, system=_SYSTEM)) + new_tokens
         if tokens <= limit:
-            return count
+            return prompt
     hint = "use a model with a longer context, or fewer new tokens"
     raise ContextLengthError("Not even one passage fits.", tokens=tokens, limit=limit, hint=hint)
 

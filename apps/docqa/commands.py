@@ -88,7 +88,11 @@ def ask(
     store: Store,
     model: ModelName = "nano",
     embedding: Embedding = None,
-    passages: Annotated[int, typer.Option(help="How many passages the model is shown.")] = 5,
+    passages: Annotated[int, typer.Option(help="How many passages are searched for.")] = 5,
+    sentences: Annotated[
+        int | None,
+        typer.Option(help="How many of their sentences the model reads; 0 for all.", show_default="3 for nano, else 0"),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Least cosine of the best passage; below, the answer is a refusal.")
     ] = None,
@@ -98,17 +102,17 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Answer a question from the documents of an index, with the places that support each sentence."""
-    from .answers import THRESHOLD, answer_from
+    from .answers import THRESHOLD
 
     if not question.strip():
         raise InvalidInputError("The question is empty.", given=repr(question), expected="some text")
     options: Options = {"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}
     options_from(options, {})  # a wrong option is told before anything is loaded
-    with waiting("Searching …", quiet=quiet or as_json):
-        found = _library(store, embedding, quiet=quiet or as_json).search(question, passages)
+    library = _library(store, embedding, quiet=quiet or as_json)
     least = THRESHOLD if threshold is None else threshold
     loaded = _lazily(model, quiet=quiet or as_json, device=device)
-    answer = answer_from(loaded, question, found, threshold=least, **options)
+    with waiting("Searching …", quiet=quiet or as_json):
+        answer = library.ask(loaded, question, k=passages, threshold=least, sentences=sentences, **options)
     if as_json:
         print_json({"model": model, **answer.result.to_dict()})
         return
@@ -121,7 +125,10 @@ def _tell(answer: DocumentAnswer) -> None:
     """What follows the sentences: their sources."""
     print("" if answer.statements else _shown(answer.text))
     citations = [statement.citation for statement in answer.statements if statement.citation]
-    if citations:
+    if answer.statements and not citations and answer.nearest:
+        print("\nNothing in the documents says so. Nearest to the question:")
+        citations = list(answer.nearest)
+    elif citations:
         print()
     for citation in dict.fromkeys(citations):
         quote = " ".join(citation.quote.split())

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ...sdk import InvalidInputError, Model, Options, card_names
+from ...sdk import InvalidInputError, Model, OptionError, Options, card_names
 from ...sdk.embedder import Embedder, load_embedder
 from ...sdk.progress import Progress
 from .answers import THRESHOLD, AnswerStream, answer_from
@@ -16,6 +16,7 @@ from .document import DOCUMENT_LIMITS, DocumentLimits
 from .passages import document_id
 
 if TYPE_CHECKING:
+    from .citations import Citation
     from .indexing import Added
     from .retrieval import Found
     from .store import FolderVectorStore
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Library"]
 
 _USUAL = "minilm"
+_FEW = {"nano": 3}  # sentences that small models read (measured: benchmarks/docqa.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +172,29 @@ class Library:
         *,
         k: int = 5,
         threshold: float = THRESHOLD,
+        sentences: int | None = None,
         **options: Unpack[Options],
     ) -> AnswerStream:
-        """Answers a question from the documents; see `answer_from`."""
-        return answer_from(model, question, self.search(question, k), threshold=threshold, **options)
+        """Answers a question from the documents; see `answer_from`.
+
+        Args:
+            model, question, threshold, options: as of `answer_from`.
+            k: passages to search for.
+            sentences: how many sentences of them the model reads, those nearest to the question; 0 for the whole
+                passages. If not given, 3 for ``nano``, which answers better from few, and 0 for others.
+        """
+        found = self.search(question, k)
+
+        def focus(loaded: Model) -> tuple[Citation, ...]:
+            from .focus import nearest_sentences
+
+            few = _FEW.get(loaded.name, 0) if sentences is None else sentences
+            passages = [hit.passage for hit in found.hits]
+            return nearest_sentences(question, passages, self._embeddings, few) if few else ()
+
+        if sentences is not None and sentences < 0:
+            raise OptionError("A number of sentences is none.", given=sentences, expected="0 or more")
+        return answer_from(model, question, found, threshold=threshold, focus=focus, **options)
 
 
 def _named(name: str, entries: Sequence[Entry]) -> Entry:

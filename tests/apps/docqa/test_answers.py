@@ -43,7 +43,7 @@ def test_an_answer_is_cited_sentence_by_sentence(filled: Library) -> None:
     ]
     assert [statement.false_marks for statement in statements] == [(), (7,), ()]
     result = answer.result
-    assert result.answered and result.shown == 2 and result.finish_reason == "stop"
+    assert result.answered and result.shown == (1, 2) and result.finish_reason == "stop"
     assert result.text == " ".join(map(str, statements))
     found = result.to_dict()
     assert found["statements"][0]["citation"]["quote"] == "The rent is due on the first day of each month."
@@ -90,7 +90,7 @@ def test_passages_that_have_no_room_are_not_shown_and_that_is_told(filled: Libra
     whole = len(prompt_of("When is the rent due?", [hit.passage for hit in found.hits]))
     model = fake_model("The rent is due.", context_length=whole + 150)
     result = answer_from(model, "When is the rent due?", found, max_new_tokens=100).result
-    assert result.shown == 1 and [each["shown"] for each in result.to_dict()["passages"]] == [True, False]
+    assert result.shown == (1,) and [each["shown"] for each in result.to_dict()["passages"]] == [True, False]
     assert "[2]" not in asked(model)
     with pytest.raises(ContextLengthError, match=r"Not even one[\s\S]*at most 150"):
         _ = answer_from(fake_model("x", context_length=150), "When is the rent due?", found)
@@ -130,3 +130,26 @@ def test_prompts_of_the_real_tokenizer_stay_literal(library: Library, write: Cal
     (begin,) = model.tokenizer.encode("<|im_start|>", parse_special=True)
     prompt = list(model.encode(prompt_of("What is the code?", passages)))
     assert prompt.count(begin) == list(model.encode("What is the code?")).count(begin)
+
+
+def test_a_small_model_reads_the_nearest_sentences(filled: Library) -> None:
+    model = fake_model("The rent is 900 euros a month.", context_length=9999)
+    result = filled.ask(model, "How many euros is the rent?", sentences=2).result
+    assert asked(model).endswith(
+        "<user>The rent is due on the first day of each month.\nIt is 900 euros.\n\n"
+        "Question: How many euros is the rent?<assistant>"
+    )
+    assert (result.shown, [citation.number for citation in result.nearest]) == ((1,), [1, 1])
+    assert result.to_dict()["nearest"][0]["name"] == "rent.txt"
+    assert result.statements[0].citation is not None
+    assert filled.ask(model, "How many euros is the rent?").result.nearest == ()
+    model.name = "nano"
+    assert len(filled.ask(model, "How many euros is the rent?").result.nearest) == 3
+    with pytest.raises(sdk.OptionError, match="sentences"):
+        filled.ask(model, "How many euros is the rent?", sentences=-1)
+
+
+def test_sentences_that_have_no_room_are_not_shown(filled: Library) -> None:
+    model = fake_model("900 euros.", context_length=330)
+    result = filled.ask(model, "How many euros is the rent?", sentences=4).result
+    assert 0 < asked(model).count("\n") < 5 and len(result.nearest) == 4
