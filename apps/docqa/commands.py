@@ -48,13 +48,14 @@ def add(
         raise InvalidInputError("There are no files in it.", given=", ".join(paths), expected="one at least")
     library = _library(store, embedding, quiet=quiet, made=True)
     failed = 0
-    progress = default_progress(quiet=quiet or not sys.stderr.isatty())
-    for added in library.add(files, model=_lazily(model, quiet=quiet), progress=progress):
+    # A bar on a terminal takes over what is printed meanwhile: right for a terminal, wrong for a pipe.
+    out = None if sys.stdout.isatty() else sys.stdout
+    for added in library.add(files, model=_lazily(model, quiet=quiet), progress=default_progress(quiet=quiet)):
         if added.error is not None:
             failed += 1
             print(f"failed     {_shown(added.source)}\n{_indented(added.error)}", file=sys.stderr)
         else:
-            print(f"{added.outcome:<9}  {_shown(added.source)}  ({added.passages} passages)", flush=True)
+            print(f"{added.outcome:<9}  {_shown(added.source)}  ({added.passages} passages)", file=out, flush=True)
     if failed:
         given = f"{failed} of {len(files)}"
         raise SensoriumError("Not all files could be added.", given=given, hint="the others are in the index")

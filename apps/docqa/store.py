@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from ...sdk import InvalidInputError, SensoriumError
+from ...sdk import InvalidInputError
+from .rows import among, check_size, document_of, row_of, told
 
 __all__ = ["FolderVectorStore"]
 
@@ -111,15 +111,15 @@ class FolderVectorStore(VectorStore):
             InvalidInputError: vectors of another size than the store's, or metadata that is no JSON.
             SensoriumError: the store cannot be written; it stays as it was.
         """
-        rows = {row["id"]: row for row in map(_row, ids, texts, vectors, metadatas)}
+        rows = {row["id"]: row for row in map(row_of, ids, texts, vectors, metadatas)}
         if not rows:
             return
-        with _told(self.folder, "written"):
+        with told(self.folder, "written"):
             table = self._table() or self._create(len(vectors[0]))
             data = self._arrow(list(rows.values()), table.schema)
             merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             if replacing:
-                merge = merge.when_not_matched_by_source_delete(_among("document", replacing))
+                merge = merge.when_not_matched_by_source_delete(among("document", replacing))
             merge.execute(data)
 
     def delete(self, ids: list[str] | None = None, *, documents: Sequence[str] | None = None, **kwargs: Any) -> bool:
@@ -133,20 +133,20 @@ class FolderVectorStore(VectorStore):
         table = self._table()
         for column, values in (("id", ids), ("document", documents)):
             if table is not None and values:
-                with _told(self.folder, "written"):
-                    table.delete(_among(column, values))
+                with told(self.folder, "written"):
+                    table.delete(among(column, values))
         return True
 
     def compact(self) -> None:
         """Puts many small pieces on disk together, if there are many, and forgets versions that are a week old."""
         table = self._table()
         if table is not None and table.stats()["fragment_stats"]["num_fragments"] > _FRAGMENTS:
-            with _told(self.folder, "written"):
+            with told(self.folder, "written"):
                 table.optimize()
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Texts by id, in the order of `ids`; what is not there is left out."""
-        found = {document.id: document for document in self.read(_among("id", ids))} if ids else {}
+        found = {document.id: document for document in self.read(among("id", ids))} if ids else {}
         return [found[name] for name in dict.fromkeys(ids) if name in found]
 
     def read(self, where: str | None = None) -> Iterator[Document]:
@@ -154,17 +154,17 @@ class FolderVectorStore(VectorStore):
         table = self._table()
         if table is None:
             return
-        with _told(self.folder, "read"):
+        with told(self.folder, "read"):
             query = table.search().select(_COLUMNS)
             rows = (query if where is None else query.where(where)).limit(None).to_arrow().to_pylist()
-        yield from map(_document, rows)
+        yield from map(document_of, rows)
 
     def counts(self) -> dict[str, int]:
         """How many texts each document has; those without a document are not counted."""
         table = self._table()
         if table is None:
             return {}
-        with _told(self.folder, "read"):
+        with told(self.folder, "read"):
             query = table.search().select(["document"]).where("document != ''").limit(None)
             counted = query.to_arrow().column("document").value_counts().to_pylist()
         return {row["values"]: row["counts"] for row in counted}
@@ -192,18 +192,38 @@ class FolderVectorStore(VectorStore):
         Raises:
             InvalidInputError: a vector of another size, or a `k` below 1.
         """
+        return [(document_of(row), 1.0 - row["_distance"]) for row in self._nearest_rows(vector, k, where)]
+
+    def _nearest_rows(self, vector: Sequence[float], k: int, where: str | None) -> list[dict[str, Any]]:
         table = self._table()
         if k < 1:
             raise InvalidInputError("A search for nothing.", given=f"k={k}", expected="1 or more")
         if table is None:
             return []
-        _check_size(len(vector), table.schema)
-        with _told(self.folder, "read"):
+        check_size(len(vector), table.schema)
+        with told(self.folder, "read"):
             query = table.search(list(vector), vector_column_name="vector").distance_type("cosine")
-            query = query.select([*_COLUMNS, "_distance"]).limit(k)
+            query = query.select([*_COLUMNS, "vector", "_distance"]).limit(k)
             rows = (query if where is None else query.where(where, prefilter=True)).to_arrow().to_pylist()
-        rows.sort(key=lambda row: (row["_distance"], row["id"]))
-        return [(_document(row), 1.0 - row["_distance"]) for row in rows]
+        return sorted(rows, key=lambda row: (row["_distance"], row["id"]))
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """`k` of the `fetch_k` texts nearest to a query, chosen to differ (Carbonell and Goldstein, 1998)."""
+        vector = self.embeddings.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, for a vector."""
+        from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+        rows = self._nearest_rows(embedding, fetch_k, kwargs.get("where"))
+        vectors = [row["vector"] for row in rows]
+        chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k) if rows else []
+        return [document_of(rows[index]) for index in chosen]
 
     @classmethod
     def from_texts(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -229,11 +249,11 @@ class FolderVectorStore(VectorStore):
         if self._opened is None and (self.folder / f"{_TABLE}.lance").is_dir():
             import lancedb
 
-            with _told(self.folder, "read"):
+            with told(self.folder, "read"):
                 self._opened = lancedb.connect(str(self.folder)).open_table(_TABLE)
             self._check_name(self._stored_name())
         elif self._opened is not None:
-            with _told(self.folder, "read"):
+            with told(self.folder, "read"):
                 self._opened.checkout_latest()
         return self._opened
 
@@ -268,49 +288,5 @@ class FolderVectorStore(VectorStore):
         import pyarrow
 
         for row in rows:
-            _check_size(len(row["vector"]), schema)
+            check_size(len(row["vector"]), schema)
         return pyarrow.Table.from_pylist(rows, schema=schema)
-
-
-def _row(name: str, text: str, vector: Sequence[float], metadata: dict[str, Any]) -> dict[str, Any]:
-    try:
-        written = json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError("Metadata must be JSON.", given=f"{metadata!r:.200} ({error})") from error
-    document, ordinal = metadata.get("document", ""), metadata.get("ordinal", 0)
-    return {
-        "id": name,
-        "document": document if isinstance(document, str) else "",
-        "ordinal": ordinal if isinstance(ordinal, int) else 0,
-        "text": text,
-        "metadata": written,
-        "vector": vector,
-    }
-
-
-def _document(row: dict[str, Any]) -> Document:
-    return Document(id=row["id"], page_content=row["text"], metadata=json.loads(row["metadata"]))
-
-
-def _among(column: str, values: Sequence[str]) -> str:
-    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-    return f"{column} IN ({quoted})"
-
-
-def _check_size(size: int, schema: Any) -> None:
-    wanted = schema.field("vector").type.list_size
-    if size != wanted:
-        given, expected = f"{size} numbers", f"{wanted}, as in the store"
-        raise InvalidInputError("A vector of another size.", given=given, expected=expected)
-
-
-@contextlib.contextmanager
-def _told(folder: Path, what: str) -> Iterator[None]:
-    """LanceDB's own errors as ours; they are of no class of their own."""
-    try:
-        yield
-    except SensoriumError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        hint = "what was there before is still there" if what == "written" else "is it a document store?"
-        raise SensoriumError(f"The store {folder} cannot be {what}.", given=str(error)[:400], hint=hint) from error

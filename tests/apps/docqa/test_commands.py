@@ -57,9 +57,11 @@ def docs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
 def test_add_list_ask_remove(docs: Docs, write: Callable[..., Path]) -> None:
     path = write("rent.txt", "The rent is 900 euros a month.")
-    done = docs.run("add", str(path))
+    done = docs.run("add", str(path), "--quiet")
     assert (done.code, done.out, done.err) == (0, f"added      {path}  (1 passages)\n", "")
-    assert docs.run("add", str(path.parent)).out == f"unchanged  {path}  (1 passages)\n"
+    done = docs.run("add", str(path.parent))
+    assert done.out == f"unchanged  {path}  (1 passages)\n"
+    assert done.err.startswith("Adding documents (0.0 MB) …\n")
 
     listed = docs.run("list")
     assert listed.out.split()[:5] == ["ID", "NAME", "FORMAT", "PASSAGES", "SOURCE"]

@@ -149,3 +149,14 @@ def test_it_is_a_retriever(tmp_path: Path) -> None:
     store = FolderVectorStore.from_texts(["a", "b"], DeterministicFakeEmbedding(size=6), folder=tmp_path)
     assert [document.page_content for document in store.as_retriever(search_kwargs={"k": 1}).invoke("a")] == ["a"]
     assert store.similarity_search_with_relevance_scores("b", k=1)[0][1] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_search_for_texts_that_differ(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    vectors = [[1.0, 0, 0, 0, 0, 0], [0.99, 0.01, 0, 0, 0, 0], [0.7, 0.7, 0, 0, 0, 0]]
+    store.put(["a", "b", "c"], ["a", "b", "c"], vectors, [{}] * 3)
+    query = [1.0, 0.05, 0, 0, 0, 0]
+    assert [each.id for each in store.similarity_search_by_vector(query, 2)] == ["b", "a"]
+    assert [each.id for each in store.max_marginal_relevance_search_by_vector(query, 2, lambda_mult=0.2)] == ["b", "c"]
+    assert len(store.max_marginal_relevance_search("x", 2)) == 2
+    assert store_in(tmp_path / "empty").max_marginal_relevance_search("x") == []
