@@ -21,6 +21,7 @@ NOT_FOUND = "Not in the documents."
 THRESHOLD = 0.4
 
 _NEW_TOKENS = 128
+_NEXT = "\nQuestion:"  # small models go on with a question of their own
 _MARKS = re.compile(r"(?:\s*\[[\d,; ]+\])+")
 _LONGEST_MARK = 24  # characters
 _SYSTEM = "You answer questions from the given passages. Answer in one short sentence."
@@ -171,7 +172,7 @@ def answer_from(
     if not found.hits or found.best_cosine < threshold:
         return AnswerStream(question, found)
     model = model if isinstance(model, Model) else model()
-    options = {"max_new_tokens": _NEW_TOKENS, "temperature": 0.0} | options  # type: ignore[assignment]
+    options = {"max_new_tokens": _NEW_TOKENS, "temperature": 0.0, "stop": [_NEXT]} | options  # type: ignore[assignment]
     nearest = focus(model) if focus else ()
     prompts = _focused(question, nearest) if nearest else _whole(question, [hit.passage for hit in found.hits])
     prompt = _fitting(model, prompts, options.get("max_new_tokens") or 0)

@@ -16,6 +16,7 @@ __all__ = ["Citation", "Statement", "cited"]
 
 _SUPPORTED = 0.6  # of a sentence's words, each by its weight
 _KNOWN = 0.25  # weight of a word that stood in the question already: it says little that is new
+_NEGATION = re.compile(r"\b(?:not|no|never|none|nor|neither|nothing|without|cannot)\b|n['’]t\b", re.IGNORECASE)
 _MARK = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,9}(?:\s*[,;]\s*\d{1,9})*)\s*\]", re.IGNORECASE)
 
 
@@ -84,7 +85,7 @@ def cited(sentence: str, passages: Sequence[Passage], question: str) -> Statemen
     """A sentence with the span that supports it best, if one supports it enough; None if there are no words in it.
 
     A span is a sentence of a passage, or two that follow each other. It supports a sentence that shares enough words
-    with it, and all of its numbers. A passage that the sentence itself names goes before others that support it, too.
+    with it, all of its numbers, and whether it denies. A passage that the sentence itself names goes before others that support it, too.
 
     Args:
         sentence: as the model wrote it.
@@ -96,34 +97,54 @@ def cited(sentence: str, passages: Sequence[Passage], question: str) -> Statemen
     if not any(character.isalnum() for character in text):
         return None
     false = tuple(sorted({number for number in named if not 1 <= number <= len(passages)}))
-    words, known = content_words(text), content_words(question)
-    best = max(_supports(words, known, passages, frozenset(named)), default=None)
+    claim = _Claim(content_words(text), content_words(question), _negated(text))
+    spans = [span for number, passage in enumerate(passages, start=1) for span in _supports(claim, number, passage)]
+    best = max(spans, key=lambda span: (span.number in named, *span.worth()), default=None)
     if best is None:
         return Statement(text, None, false)
-    *_, index, left, right = best
-    number, passage = -index, passages[-index - 1]
-    left = -left
-    citation = Citation(number, passage, passage.start + left, passage.start + right, passage.text[left:right])
-    return Statement(text, citation, false)
+    passage = passages[best.number - 1]
+    place = (passage.start + best.left, passage.start + best.right)
+    return Statement(text, Citation(best.number, passage, *place, passage.text[best.left : best.right]), false)
 
 
-def _supports(
-    words: frozenset[str], known: frozenset[str], passages: Sequence[Passage], named: frozenset[int]
-) -> Iterator[tuple[bool, float, int, int, int, int]]:
-    """Spans that support enough, such that the largest is the best: named, covers most, shortest, first."""
-    total = _weight(words, known)
-    numbers = {word for word in words if any(character.isdigit() for character in word)}
-    if not total:
-        return
-    for number, passage in enumerate(passages, start=1):
-        spans = sentence_spans(passage.text)
-        pairs = [(first[0], second[1]) for first, second in pairwise(spans)]
-        for left, right in [*spans, *pairs]:
-            there = content_words(passage.text[left:right])
-            covered = _weight(words & there, known) / total
-            if covered >= _SUPPORTED and numbers <= there:
-                yield number in named, covered, left - right, -number, -left, right
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    words: frozenset[str]
+    known: frozenset[str]  # the question's
+    negated: bool
+
+    def covered_by(self, there: frozenset[str]) -> float:
+        """The share of the words, by weight; 0 for a claim that says nothing, or if a number is missing."""
+        numbers = {word for word in self.words if any(character.isdigit() for character in word)}
+        total = self._weight(self.words)
+        return self._weight(self.words & there) / total if total and numbers <= there else 0.0
+
+    def _weight(self, words: frozenset[str]) -> float:
+        return len(words - self.known) + _KNOWN * len(words & self.known)
 
 
-def _weight(words: frozenset[str], known: frozenset[str]) -> float:
-    return len(words - known) + _KNOWN * len(words & known)
+@dataclass(frozen=True, slots=True)
+class _Support:
+    number: int
+    left: int  # characters into the passage
+    right: int
+    covered: float
+
+    def worth(self) -> tuple[float, int, int, int]:
+        """The larger, the better: covers most, is shortest, comes first."""
+        return self.covered, self.left - self.right, -self.number, -self.left
+
+
+def _supports(claim: _Claim, number: int, passage: Passage) -> Iterator[_Support]:
+    """The spans of a passage that support a claim enough."""
+    spans = sentence_spans(passage.text)
+    pairs = [(first[0], second[1]) for first, second in pairwise(spans)]
+    for left, right in [*spans, *pairs]:
+        text = passage.text[left:right]
+        covered = claim.covered_by(content_words(text))
+        if covered >= _SUPPORTED and _negated(text) == claim.negated:
+            yield _Support(number, left, right, covered)
+
+
+def _negated(text: str) -> bool:
+    return _NEGATION.search(text) is not None

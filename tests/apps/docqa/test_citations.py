@@ -81,3 +81,15 @@ def test_a_quote_that_is_not_there_cannot_be_made() -> None:
     for wrong in ({"quote": "Bread needs water."}, {"start": 99}, {"start": 118, "quote": ""}, {"end": 999}):
         with pytest.raises(InvalidInputError, match="not in its passage"):
             dataclasses.replace(good, **wrong)
+
+
+def test_a_denial_is_supported_by_a_denial_alone() -> None:
+    dogs = [passage("Dogs may not live in the flat."), passage("Cats may live in the flat.", number=1)]
+    for sentence, number in (
+        ("Dogs may not live in the flat.", 1),
+        ("Dogs may live in the flat.", None),
+        ("Cats can't live in the flat.", None),
+    ):
+        statement = cited(sentence, dogs, "Which animals are allowed?")
+        assert statement is not None
+        assert (statement.citation.number if statement.citation else None) == number, sentence
