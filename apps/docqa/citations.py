@@ -14,7 +14,7 @@ from .sentences import content_words, sentence_spans
 
 __all__ = ["Citation", "Statement", "cited"]
 
-_SUPPORTED = 0.6  # of a sentence's words, each by its weight
+_SUPPORTED = 0.7  # of a sentence's words, each by its weight
 _KNOWN = 0.25  # weight of a word that stood in the question already: it says little that is new
 _NEGATION = re.compile(r"\b(?:not|no|never|none|nor|neither|nothing|without|cannot)\b|n['’]t\b", re.IGNORECASE)
 _MARK = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,9}(?:\s*[,;]\s*\d{1,9})*)\s*\]", re.IGNORECASE)
@@ -85,7 +85,8 @@ def cited(sentence: str, passages: Sequence[Passage], question: str) -> Statemen
     """A sentence with the span that supports it best, if one supports it enough; None if there are no words in it.
 
     A span is a sentence of a passage, or two that follow each other. It supports a sentence that shares enough words
-    with it, all of its numbers, and whether it denies. A passage that the sentence itself names goes before others that support it, too.
+    with it, all of its numbers, and whether it denies.
+    A passage that the sentence itself names goes before others that support it, too.
 
     Args:
         sentence: as the model wrote it.
