@@ -127,7 +127,7 @@ def _tell(answer: DocumentAnswer) -> None:
     print("" if answer.statements else _shown(answer.text))
     citations = [statement.citation for statement in answer.statements if statement.citation]
     if answer.statements and not citations and answer.nearest:
-        print("\nNothing in the documents says so. Nearest to the question:")
+        print("\nNo passage supports this. Nearest to the question:")
         citations = list(answer.nearest)
     elif citations:
         print()
