@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["FolderVectorStore"]
 
 _TABLE = "passages"
 _COLUMNS = ["id", "document", "text", "metadata"]
+_PATIENCE = 600.0  # seconds for other writers
 _FRAGMENTS = 32  # pieces on disk before they are put together
 
 
@@ -114,7 +116,7 @@ class FolderVectorStore(VectorStore):
         rows = {row["id"]: row for row in map(row_of, ids, texts, vectors, metadatas)}
         if not rows:
             return
-        with told(self.folder, "written"):
+        with self._writing():
             table = self._table() or self._create(len(vectors[0]))
             data = self._arrow(list(rows.values()), table.schema)
             merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
@@ -133,7 +135,7 @@ class FolderVectorStore(VectorStore):
         table = self._table()
         for column, values in (("id", ids), ("document", documents)):
             if table is not None and values:
-                with told(self.folder, "written"):
+                with self._writing():
                     table.delete(among(column, values))
         return True
 
@@ -141,7 +143,7 @@ class FolderVectorStore(VectorStore):
         """Puts many small pieces on disk together, if there are many, and forgets versions that are a week old."""
         table = self._table()
         if table is not None and table.stats()["fragment_stats"]["num_fragments"] > _FRAGMENTS:
-            with told(self.folder, "written"):
+            with self._writing():
                 table.optimize()
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -257,6 +259,17 @@ class FolderVectorStore(VectorStore):
                 self._opened.checkout_latest()
         return self._opened
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time, of all processes and threads: where several meet, LanceDB gives up after some tries."""
+        import lancedb  # noqa: F401  # takes a while: not while others wait
+        from filelock import FileLock
+
+        with told(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "writing.lock", timeout=_PATIENCE):  # given up by the system if this is killed
+                yield
+
     def _stored_name(self) -> str:
         return (self._opened.schema.metadata or {}).get(b"embedding", b"").decode()
 
@@ -279,7 +292,6 @@ class FolderVectorStore(VectorStore):
         fields = [pyarrow.field(name, kind, nullable=False) for name, kind in kinds.items()]
         fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), size), nullable=False))
         schema = pyarrow.schema(fields, metadata={"embedding": self._name or ""})
-        self.folder.mkdir(parents=True, exist_ok=True)
         lancedb.connect(str(self.folder)).create_table(_TABLE, schema=schema, exist_ok=True)
         return self._table()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,19 @@ def test_a_search_for_texts_that_differ(tmp_path: Path) -> None:
     assert [each.id for each in store.max_marginal_relevance_search_by_vector(query, 2, lambda_mult=0.2)] == ["b", "c"]
     assert len(store.max_marginal_relevance_search("x", 2)) == 2
     assert store_in(tmp_path / "empty").max_marginal_relevance_search("x") == []
+
+
+WRITING = """
+import sys
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from sensorium.apps.docqa.store import FolderVectorStore
+store = FolderVectorStore(sys.argv[1], DeterministicFakeEmbedding(size=6))
+for number in range(8):
+    store.add_texts([f"{sys.argv[2]} {number}"], ids=[f"{sys.argv[2]}-{number}"])
+"""
+
+
+def test_several_processes_add_at_once(tmp_path: Path) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path / "s"), name]) for name in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(store_in(tmp_path / "s")) == 24
