@@ -1,4 +1,4 @@
-"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``, ``translate``.
+"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``, ``translate``, ``docs``.
 
 Exit codes: 0 answered; 1 the request or the model failed; 2 the command line was wrong; 130 interrupted.
 """

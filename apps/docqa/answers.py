@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ...sdk import ContextLengthError, Model, Options
 from .citations import Citation, Statement, cited
 from .passages import Passage
-from .retrieval import Found
 from .sentences import content_words, sentence_spans
+
+if TYPE_CHECKING:
+    from .retrieval import Found
 
 __all__ = ["NOT_FOUND", "THRESHOLD", "AnswerStream", "DocumentAnswer", "Focus", "answer_from", "prompt_of"]
 

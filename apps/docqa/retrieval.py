@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...sdk import InvalidInputError
 from .bm25 import Bm25
 from .passages import Passage
-from .store import FolderVectorStore
+
+if TYPE_CHECKING:
+    from .store import FolderVectorStore
 
 __all__ = ["DEPTH", "Found", "Hit", "Retriever", "fuse"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,3 +119,10 @@ def test_an_answer_that_is_cut_off_is_told(docs: Docs, write: Callable[..., Path
     docs.run("add", str(write("rent.txt", "The rent is 900 euros a month.")))
     done = docs.run("ask", "How much is the rent?", "--max-new-tokens", "3")
     assert done.err == "[ended; --max-new-tokens allows more]\n"
+
+
+def test_the_command_line_starts_without_what_only_documents_need() -> None:
+    heavy = "{'torch', 'langchain_core', 'lancedb', 'pyarrow', 'pypdfium2', 'trafilatura', 'docx'}"
+    code = f"import sys, sensorium.apps.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
