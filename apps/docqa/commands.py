@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,10 @@ from ...sdk import InvalidInputError, Model, Options, SensoriumError, load
 from ...sdk.hub import resolve
 from ...sdk.options import options_from
 from ...sdk.progress import default_progress
-from ..terminal import print_json, print_table, waiting
+from ..terminal import print_answer, print_json, print_table, waiting
 
 if TYPE_CHECKING:
-    from .answers import DocumentAnswer
+    from .answers import AnswerStream, DocumentAnswer
     from .library import Library
 
 __all__ = ["add", "app", "ask", "list_documents", "remove"]
@@ -113,18 +113,24 @@ def ask(
     least = THRESHOLD if threshold is None else threshold
     loaded = _lazily(model, quiet=quiet or as_json, device=device)
     with waiting("Searching …", quiet=quiet or as_json):
-        answer = library.ask(loaded, question, k=passages, threshold=least, sentences=sentences, **options)
+        library.search(question, passages)  # loads what a search needs; again, it takes no time
+    answer = library.ask(loaded, question, k=passages, threshold=least, sentences=sentences, **options)
     if as_json:
         print_json({"model": model, **answer.result.to_dict()})
         return
-    for number, statement in enumerate(answer):
-        print(("" if number == 0 else " ") + _shown(str(statement)), end="", flush=True)
+    print_answer(_pieces(answer))
     _tell(answer.result)
+
+
+def _pieces(answer: AnswerStream) -> Iterator[str]:
+    for number, statement in enumerate(answer):
+        yield ("" if number == 0 else " ") + _shown(str(statement))
+    if not answer.result.statements:
+        yield answer.result.text
 
 
 def _tell(answer: DocumentAnswer) -> None:
     """What follows the sentences: their sources."""
-    print("" if answer.statements else _shown(answer.text))
     citations = [statement.citation for statement in answer.statements if statement.citation]
     if answer.statements and not citations and answer.nearest:
         print("\nNo passage supports this. Nearest to the question:")

@@ -165,6 +165,7 @@ for added in library.add(sorted(Path(sys.argv[2]).iterdir())):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("after", [0, 3, 14])
 def test_a_kill_loses_nothing_told_and_leaves_no_half_document(tmp_path: Path, after: int) -> None:

@@ -174,6 +174,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_add_at_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path / "s"), name]) for name in "abc"]
     assert [process.wait() for process in processes] == [0, 0, 0]
