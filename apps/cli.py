@@ -1,4 +1,4 @@
-"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``, ``translate``.
+"""The command line: ``sensorium ask``, ``chat``, ``models``, ``info``, ``export``, ``verify``, ``translate``, ``docs``.
 
 Exit codes: 0 answered; 1 the request or the model failed; 2 the command line was wrong; 130 interrupted.
 """
@@ -33,6 +33,7 @@ from ..sdk.hub import resolve
 from ..sdk.info import families
 from ..sdk.options import options_from
 from .bundles import export_command, verify_command
+from .docqa.commands import app as docqa_app
 from .ring import Launch
 from .terminal import (
     human_bytes,
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.command(name="export")(export_command)
 app.command(name="verify")(verify_command)
 app.command(name="translate")(translate_command)
+app.add_typer(docqa_app, name="docs")
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Card name, directory, .gguf file or hub repository owner/name.")

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from sensorium.encoders.media import VideoData
 from sensorium.sdk import InvalidInputError, UnsupportedInputError
+from sensorium.sdk import isolation as helpers
+from sensorium.sdk.isolation import HelperPool
 from sensorium.sdk.media import Audio, Image, Limits, Sampling, Video, isolation
 from sensorium.sdk.media.decode import Job
-from sensorium.sdk.media.isolation import HelperPool
+from sensorium.sdk.media.isolation import WORKER, MediaWork
 
 from .test_image import bomb
 
@@ -32,7 +34,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, or boun
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[HelperPool]:
     """A pool of this test's own, which `decode` uses, too."""
-    made = HelperPool()
+    made = HelperPool(WORKER)
     monkeypatch.setattr(isolation, "_POOL", made)
     yield made
     made.close()
@@ -81,26 +83,26 @@ def test_errors_come_back_as_they_are(pool: HelperPool, image_bytes: Any, pixels
 @posix
 def test_a_crash_harms_one_job_only(pool: HelperPool, clips: dict[str, Path]) -> None:
     path = clips["even.mp4"]
-    pool.run(clip_job(), "a clip", path)
+    pool.run(MediaWork(clip_job(), "a clip", path))
     (pid,) = pids(pool)
     os.kill(pid, signal.SIGSTOP)  # so that it is killed in the middle of its job
     threading.Timer(0.2, os.kill, (pid, signal.SIGSEGV)).start()
     threading.Timer(0.3, os.kill, (pid, signal.SIGCONT)).start()
     with pytest.raises(InvalidInputError, match=r"a clip has made its decoder crash[\s\S]*-11"):
-        pool.run(clip_job(), "a clip", path)
+        pool.run(MediaWork(clip_job(), "a clip", path))
     assert pids(pool) == []
-    assert isinstance(pool.run(clip_job(), "a clip", path), VideoData)
+    assert isinstance(pool.run(MediaWork(clip_job(), "a clip", path)), VideoData)
     assert pid not in pids(pool)
 
 
 @posix
 def test_a_helper_that_hangs_is_killed(pool: HelperPool, clips: dict[str, Path]) -> None:
-    pool.run(clip_job(), "a clip", clips["even.mp4"])
+    pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"]))
     (pid,) = pids(pool)
     os.kill(pid, signal.SIGSTOP)
     begun = time.monotonic()
     with pytest.raises(InvalidInputError, match="took too long"):
-        pool.run(clip_job(decode_seconds=0.2), "a clip", clips["even.mp4"])
+        pool.run(MediaWork(clip_job(decode_seconds=0.2), "a clip", clips["even.mp4"]))
     assert time.monotonic() - begun < 4
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -108,12 +110,12 @@ def test_a_helper_that_hangs_is_killed(pool: HelperPool, clips: dict[str, Path])
 
 @posix
 def test_a_helper_that_died_while_idle_is_replaced(pool: HelperPool, clips: dict[str, Path]) -> None:
-    pool.run(clip_job(), "a clip", clips["even.mp4"])
+    pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"]))
     (pid,) = pids(pool)
     os.kill(pid, signal.SIGKILL)
     while pool._idle[0][1].alive:
         time.sleep(0.01)
-    assert isinstance(pool.run(clip_job(), "a clip", clips["even.mp4"]), VideoData)
+    assert isinstance(pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"])), VideoData)
 
 
 @linux
@@ -121,29 +123,29 @@ def test_too_much_memory_harms_one_job_only(pool: HelperPool, tmp_path: Path) ->
     path = tmp_path / "large.png"
     path.write_bytes(bomb(6300, 6300))
     with pytest.raises(InvalidInputError, match="memory"):
-        pool.run(Job("image", "png", limits=Limits(decode_bytes=250 << 20)), "large.png", path)
+        pool.run(MediaWork(Job("image", "png", limits=Limits(decode_bytes=250 << 20)), "large.png", path))
     path.write_bytes(bomb(63, 63))
-    pool.run(Job("image", "png", limits=Limits(decode_bytes=250 << 20)), "small.png", path)
+    pool.run(MediaWork(Job("image", "png", limits=Limits(decode_bytes=250 << 20)), "small.png", path))
 
 
 def test_a_helper_that_cannot_start(monkeypatch: pytest.MonkeyPatch, pool: HelperPool, clips: dict[str, Path]) -> None:
-    monkeypatch.setattr(isolation, "_BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr(helpers, "_BOOT", "raise SystemExit(3)")
     with pytest.raises(InvalidInputError, match=r"does not start[\s\S]*code 3[\s\S]*isolate"):
-        pool.run(clip_job(), "a clip", clips["even.mp4"])
+        pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"]))
 
 
 def test_an_answer_that_no_job_has_is_refused(monkeypatch: pytest.MonkeyPatch, pool: HelperPool) -> None:
     """A helper that a file has taken over can send numbers, and no more of them than the limits allow."""
     boot = "import sys; print('ready', flush=True); sys.stdin.readline(); print({!r}, flush=True)"
     many = '{"arrays": {"frames": ["|u1", [9, 99999, 99999, 3]], "timestamps": ["<f8", [9]]}, "duration": 1}'
-    monkeypatch.setattr(isolation, "_BOOT", boot.format(many))
+    monkeypatch.setattr(helpers, "_BOOT", boot.format(many))
     with pytest.raises(InvalidInputError, match="more than its limits"):
-        pool.run(clip_job(), "a clip", Path("x"))
+        pool.run(MediaWork(clip_job(), "a clip", Path("x")))
     short = '{"arrays": {"frames": ["|u1", [9, 9, 9, 3]], "timestamps": ["<f8", [9]]}, "duration": 1}'
     for answer in (short, "no JSON", "[]", '{"arrays": {"frames": ["|O", [1]]}}', '{"arrays": {}}', '{"error": {}}'):
-        monkeypatch.setattr(isolation, "_BOOT", boot.format(answer))
+        monkeypatch.setattr(helpers, "_BOOT", boot.format(answer))
         with pytest.raises(InvalidInputError, match="crash"):
-            pool.run(clip_job(), "a clip", Path("x"))
+            pool.run(MediaWork(clip_job(), "a clip", Path("x")))
     assert pids(pool) == []
 
 
@@ -181,8 +183,8 @@ def test_nothing_is_left_over(
 
 
 def test_idle_helpers_end(pool: HelperPool, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "_IDLE", 0.05)
-    pool.run(clip_job(), "a clip", clips["even.mp4"])
+    monkeypatch.setattr(helpers, "_IDLE", 0.05)
+    pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"]))
     helper = pool._idle[0][1]
     for _ in range(200):
         if not helper.alive:
@@ -195,7 +197,7 @@ def test_idle_helpers_end(pool: HelperPool, clips: dict[str, Path], monkeypatch:
 def test_idle_helpers_are_watched_by_one_thread(pool: HelperPool, clips: dict[str, Path]) -> None:
     earlier = set(threading.enumerate())
     for _ in range(5):
-        pool.run(clip_job(), "a clip", clips["even.mp4"])
+        pool.run(MediaWork(clip_job(), "a clip", clips["even.mp4"]))
     for _ in range(200):  # those of the jobs themselves are about to end
         if len(set(threading.enumerate()) - earlier) <= 1:
             break
