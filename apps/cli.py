@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,6 @@ import typer
 
 from ..sdk import (
     InvalidInputError,
-    Model,
     Options,
     Part,
     Result,
@@ -27,13 +25,12 @@ from ..sdk import (
     card,
     card_names,
     describe,
-    load,
 )
-from ..sdk.hub import resolve
 from ..sdk.info import families
 from ..sdk.options import options_from
 from .bundles import export_command, verify_command
 from .docqa.commands import app as docqa_app
+from .loading import load_model
 from .ring import Launch
 from .terminal import (
     human_bytes,
@@ -43,7 +40,6 @@ from .terminal import (
     print_table,
     read_stdin,
     timing_line,
-    waiting,
 )
 from .translate.command import translate_command
 
@@ -116,7 +112,7 @@ def ask(
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "stop": stop or None}
     options_from(options, {})  # a wrong option is told before a model is loaded
-    loaded = _load(model, device=device, dtype=dtype, quiet=quiet or as_json, timings=timings)
+    loaded = load_model(model, device=device, dtype=dtype, quiet=quiet or as_json, timings=timings)
     if explain:
         print(loaded.explain(*parts, system=system, raw=raw), file=sys.stderr)
     answer = loaded.stream(*parts, system=system, raw=raw, **options)
@@ -161,7 +157,7 @@ def chat(
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
-    loaded = _load(model, device=device, dtype=dtype, quiet=quiet, timings=timings)
+    loaded = load_model(model, device=device, dtype=dtype, quiet=quiet, timings=timings)
     refused = False
     for result in converse(Conversation(loaded, system, options)):
         if result is None:
@@ -245,17 +241,6 @@ def main() -> None:
     if code == 130:
         print(file=sys.stderr)  # the shell's prompt begins on its own line
     raise SystemExit(code or 0)
-
-
-def _load(model: str, *, device: str, dtype: str | None, quiet: bool, timings: bool) -> Model:
-    """Fetches a model if need be, and loads it."""
-    resolve(model, quiet=quiet)
-    begun = time.perf_counter()
-    with waiting(f"Loading {model} …", quiet=quiet):
-        loaded = load(model, device=device, dtype=dtype)
-    if timings:
-        print(f"[loaded in {time.perf_counter() - begun:.2f} s]", file=sys.stderr)
-    return loaded
 
 
 def _parts(question: str, files: list[str]) -> list[Part]:

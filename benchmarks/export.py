@@ -57,7 +57,7 @@ def main() -> None:
         _cold_starts({"onnx": bundle, "torch": Path("nano")}, arguments.rounds)
 
 
-_WEIGHTS = "model.onnx.data"
+_WEIGHTS = "model.onnx_data"
 
 
 def _speeds(runs: dict[str, Run], counts: tuple[int, int, int], weights: int) -> None:

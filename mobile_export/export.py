@@ -28,7 +28,7 @@ from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
 
 __all__ = ["ExportSource", "export_bundle"]
 
-_WEIGHTS = "model.onnx.data"
+_WEIGHTS = "model.onnx_data"  # as transformers.js looks for it
 _GRAPHS = {DECODER: "model.onnx", SCORING: "scoring.onnx"}
 _MOST_TEXT = 1024  # tokens that figures are measured on
 _ANSWER = 24  # tokens of the answers that are compared

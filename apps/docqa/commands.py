@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...sdk import InvalidInputError, Model, Options, SensoriumError, load
-from ...sdk.hub import resolve
+from ...sdk import InvalidInputError, Model, Options, SensoriumError
 from ...sdk.options import options_from
 from ...sdk.progress import default_progress
+from ..loading import load_model
 from ..terminal import print_answer, print_json, print_table, waiting
 
 if TYPE_CHECKING:
@@ -161,9 +161,7 @@ def _lazily(name: str, *, quiet: bool, device: str = "auto") -> Callable[[], Mod
 
     def model() -> Model:
         if not loaded:
-            resolve(name, quiet=quiet)
-            with waiting(f"Loading {name} …", quiet=quiet):
-                loaded.append(load(name, device=device))
+            loaded.append(load_model(name, device=device, quiet=quiet))
         return loaded[0]
 
     return model

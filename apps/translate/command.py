@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ...sdk import InvalidInputError, Model, SensoriumError, Text, load, read_part
-from ...sdk.hub import resolve
-from ..terminal import print_json, waiting
+from ...sdk import InvalidInputError, SensoriumError, Text, read_part
+from ..loading import load_model
+from ..terminal import print_json
 from .documents import Part, Summary, translate_document
 from .formats import FORMATS, Document, cut, recognise
 from .glossary import Glossary, read_glossary
@@ -66,7 +66,7 @@ def translate_command(
     silent = quiet or as_json
     if model in _POOR and not quiet:
         print(f"[{_POOR[model]}; --model takes a better one]", file=sys.stderr)
-    translator = Translator(_load(model, quiet=silent), job.source, job.target, job.glossary)
+    translator = Translator(load_model(model, quiet=silent), job.source, job.target, job.glossary)
     summary, parts = _run(job, translator, quiet=silent, shown=out is None and not as_json)
     if as_json:
         print_json(_report(job, model, parts, summary))
@@ -131,12 +131,6 @@ def _writer() -> Callable[[str], None]:
 
     sys.stdout.flush()
     return write
-
-
-def _load(model: str, *, quiet: bool) -> Model:
-    resolve(model, quiet=quiet)
-    with waiting(f"Loading {model} …", quiet=quiet):
-        return load(model)
 
 
 def _document(file: Path | None, format: str) -> Document:

@@ -46,10 +46,10 @@ export class Bundle {
     ];
     const source =
       settings.chat_template ?? new TextDecoder().decode(await checked("chat_template.jinja"));
-    const weights = `${graph}.data`;
+    const weights = [`${graph}_data`, `${graph}.data`].find((name) => name in manifest.files);
     const session = await ort.InferenceSession.create(await checked(graph), {
       executionProviders: ["wasm"],
-      externalData: weights in manifest.files ? [{ path: weights, data: await checked(weights) }] : [],
+      externalData: weights ? [{ path: weights, data: await checked(weights) }] : [],
     });
     const special = tokens.added_tokens.filter((token) => token.special).map((token) => token.content);
     return new Bundle(manifest, session, new Tokenizer(tokens, settings), new Template(source), special, new Set(ends));

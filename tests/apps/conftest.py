@@ -15,6 +15,7 @@ from sensorium.sdk import Model
 from sensorium.sdk.testing import FakeEngine, fake_model
 
 cli = importlib.import_module("sensorium.apps.cli")
+loading = importlib.import_module("sensorium.apps.loading")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Terminal:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.model: Model = fake_model("A fake answer.")
         self.loaded: list[tuple[str, dict[str, Any]]] = []
-        monkeypatch.setattr(cli, "resolve", lambda name, **options: Path(name))
-        monkeypatch.setattr(cli, "load", self._load)
+        monkeypatch.setattr(loading, "resolve", lambda name, **options: Path(name))
+        monkeypatch.setattr(loading, "load", self._load)
 
     def _load(self, name: str, **options: Any) -> Model:
         self.loaded.append((name, options))

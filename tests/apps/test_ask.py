@@ -171,7 +171,7 @@ def test_an_unknown_model_is_named(monkeypatch: pytest.MonkeyPatch, terminal: An
     def missing(name: str, **options: Any) -> Path:
         raise sdk.ModelNotFoundError("There is no such model.", given=name, hint="cards: nano")
 
-    monkeypatch.setattr("sensorium.apps.cli.resolve", missing)
+    monkeypatch.setattr("sensorium.apps.loading.resolve", missing)
     done = terminal.run("ask", "q", "-m", "nope")
     assert (done.code, done.out, terminal.loaded) == (1, "", [])
     assert done.err == "Error: There is no such model.\n  given:    nope\n  way out:  cards: nano\n"

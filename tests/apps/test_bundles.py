@@ -61,9 +61,9 @@ def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: 
 def test_a_bundle_that_was_changed_fails(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sdk.export(checkpoint, out, quant="fp32")
-    weights = out / "model.onnx.data"
+    weights = out / "model.onnx_data"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     done = terminal.run("verify", str(out))
-    assert done.code == 1 and "model.onnx.data" in done.err and done.out == ""
+    assert done.code == 1 and "model.onnx_data" in done.err and done.out == ""

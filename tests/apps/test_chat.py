@@ -178,10 +178,10 @@ def test_blocks_of_markdown(text: str, blocks: list[str], left: str) -> None:
 
 MARKDOWN = """
 import sys, time
-from sensorium.apps import cli
+from sensorium.apps import cli, loading
 from sensorium.sdk.testing import fake_model
 model = fake_model({answer!r})
-cli.resolve, cli.load = (lambda name, **options: name), (lambda name, **options: model)
+loading.resolve, loading.load = (lambda name, **options: name), (lambda name, **options: model)
 sys.argv = ["sensorium", *sys.argv[1:]]
 cli.main()
 """

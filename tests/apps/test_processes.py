@@ -16,7 +16,7 @@ CLI = [sys.executable, "-m", "sensorium.apps.cli"]
 # A model that is loaded at once and answers without end, slowly; for what only a process can show.
 ENDLESS = """
 import sys, time
-from sensorium.apps import cli
+from sensorium.apps import cli, loading
 from sensorium import sdk
 from sensorium.sdk.testing import FakeEngine, byte_tokenizer
 
@@ -25,8 +25,8 @@ def script(prompt, answer):
     return [9.0 if token == 120 else 0.0 for token in range(257)]
 
 model = sdk.Model(FakeEngine(script, context_length=10**6), byte_tokenizer(), name="endless")
-cli.resolve = lambda name, **options: name
-cli.load = lambda name, **options: model
+loading.resolve = lambda name, **options: name
+loading.load = lambda name, **options: model
 sys.argv = ["sensorium", *sys.argv[1:]]
 cli.main()
 """

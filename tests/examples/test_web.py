@@ -45,9 +45,20 @@ def test_node_gives_the_same_tokens(bundle: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["tokens"] == list(expected.tokens)
 
 
+@pytest.mark.skipif(
+    not (WEB / "node_modules" / "@huggingface" / "transformers").is_dir(),
+    reason="needs transformers.js: npm install --no-save --ignore-scripts @huggingface/transformers@4 in examples/web",
+)
+def test_transformers_js_gives_the_same_tokens(bundle: Path) -> None:
+    done = node(Path(__file__).with_name("transformers_js.mjs"), WEB, bundle, QUESTION, "24")
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = sdk.load(bundle).ask(QUESTION, max_new_tokens=24)
+    assert json.loads(done.stdout.splitlines()[-1])[:24] == list(expected.tokens)
+
+
 def test_what_was_not_exported_is_refused(bundle: Path, tmp_path: Path) -> None:
     for name, told in (
-        ("model.onnx.data", "not the file"),
+        ("model.onnx_data", "not the file"),
         ("tokenizer.json", "not the file"),
         ("manifest.json", "format"),
     ):

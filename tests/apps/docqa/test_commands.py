@@ -15,7 +15,7 @@ from sensorium.sdk import Model
 from sensorium.sdk.testing import fake_model
 
 cli = importlib.import_module("sensorium.apps.cli")
-commands = importlib.import_module("sensorium.apps.docqa.commands")
+loading = importlib.import_module("sensorium.apps.loading")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Docs:
         self._monkeypatch, self._capsys, self.store = monkeypatch, capsys, store
         self.model: Model = fake_model("The rent is 900 euros. [1][9]", context_length=9999)
         self.loaded = 0
-        monkeypatch.setattr(commands, "resolve", lambda name, **options: Path(name))
-        monkeypatch.setattr(commands, "load", self._load)
+        monkeypatch.setattr(loading, "resolve", lambda name, **options: Path(name))
+        monkeypatch.setattr(loading, "load", self._load)
 
     def _load(self, name: str, **options: object) -> Model:
         self.loaded += 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sensorium.sdk import Model
 from sensorium.sdk.testing import FakeEngine, byte_tokenizer
 
-command = importlib.import_module("sensorium.apps.translate.command")
+loading = importlib.import_module("sensorium.apps.loading")
 
 
 class Scripted:
@@ -60,8 +60,8 @@ def translating(terminal: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command line, whose model writes all words backwards."""
     terminal.scripted = Scripted(backwards)
     terminal.model = terminal.scripted.model
-    monkeypatch.setattr(command, "resolve", lambda name, **options: name)
-    monkeypatch.setattr(command, "load", lambda name, **options: terminal.model)
+    monkeypatch.setattr(loading, "resolve", lambda name, **options: name)
+    monkeypatch.setattr(loading, "load", lambda name, **options: terminal.model)
     return terminal
 
 

@@ -35,9 +35,9 @@ def script(prompt, answer):
     return logits
 
 model = sdk.Model(FakeEngine(script), tokenizer, name="slow")
-command = importlib.import_module("sensorium.apps.translate.command")
-command.resolve = lambda name, **options: name
-command.load = lambda name, **options: model
+loading = importlib.import_module("sensorium.apps.loading")
+loading.resolve = lambda name, **options: name
+loading.load = lambda name, **options: model
 cli.main()
 """
 
