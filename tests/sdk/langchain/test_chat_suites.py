@@ -21,7 +21,7 @@ from sensorium import sdk
 from sensorium.sdk.langchain import ChatSensorium
 
 # A model on this machine has no time-outs and no retries. Short texts: this is about forms, not about jokes.
-STANDARD = {"temperature": 0, "max_tokens": 48, "stop": []}
+STANDARD = {"temperature": 0, "max_tokens": 64, "stop": []}
 
 
 @cache
@@ -51,7 +51,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"client": nano(), "longest_string": 32}
+        return {"client": nano(), "longest_string": 28}
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
