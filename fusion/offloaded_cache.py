@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 import warnings
+import weakref
 from typing import IO
 
 import torch
@@ -32,10 +33,10 @@ class _File:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = directory
         try:
-            # Closed, and with that gone, when the last store is let go of.
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         except OSError as error:
             raise _unwritable(directory, error) from error
+        weakref.finalize(self, self._file.close)  # when the last layer is let go of; the file is gone with that
         self._end = 0
 
     @property

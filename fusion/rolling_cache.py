@@ -26,7 +26,7 @@ from .cache_options import Rolling
 from .config import DecoderConfig
 from .rope import RotaryTable, apply_rope
 
-__all__ = ["RollingCache", "RollingLayer", "Turns"]
+__all__ = ["RollingCache", "RollingLayer", "Turns", "check_rolling"]
 
 _QKV: TypeAlias = tuple[Tensor, Tensor, Tensor]
 _Angles: TypeAlias = tuple[Tensor, Tensor] | None
@@ -209,28 +209,37 @@ class RollingCache(KeyValueCache):
         rows: B, at least 1.
 
     Raises:
-        UnsupportedInputError: the model's positions are learned or act on scores, or its layers see chunks.
-        InvalidInputError: more positions than the model was made for.
+        UnsupportedInputError, InvalidInputError: as `check_rolling`.
     """
 
     def __init__(self, config: DecoderConfig, rolling: Rolling, rows: int = 1) -> None:
         super().__init__(config, rows)
-        if config.positions not in ("rope", "none") or "chunked" in config.layer_attention:
-            given = f"{config.positions} positions, {', '.join(sorted(set(config.layer_attention)))} attention"
-            raise UnsupportedInputError(
-                "A rolling window needs positions that can be counted anew.",
-                given=given,
-                expected="rotary positions, or none, and no chunks",
-            )
-        if rolling.size > config.context_length:
-            raise InvalidInputError(
-                "A rolling window lies within the positions that the model was made for.",
-                given=f"{rolling.sinks} sinks and a window of {rolling.window}",
-                expected=f"at most {config.context_length} together",
-            )
+        check_rolling(config, rolling)
         self.layers = list[LayerCache](
             RollingLayer(Rolling(0, layer.window) if layer.window and layer.window <= rolling.size else rolling)
             for layer in self.layers
+        )
+
+
+def check_rolling(config: DecoderConfig, rolling: Rolling) -> None:
+    """Refuses a rolling window that a model cannot have.
+
+    Raises:
+        UnsupportedInputError: the model's positions are learned or act on scores, or its layers see chunks.
+        InvalidInputError: more positions than the model was made for.
+    """
+    if config.positions not in ("rope", "none") or "chunked" in config.layer_attention:
+        given = f"{config.positions} positions, {', '.join(sorted(set(config.layer_attention)))} attention"
+        raise UnsupportedInputError(
+            "A rolling window needs positions that can be counted anew.",
+            given=given,
+            expected="rotary positions, or none, and no chunks",
+        )
+    if rolling.size > config.context_length:
+        raise InvalidInputError(
+            "A rolling window lies within the positions that the model was made for.",
+            given=f"{rolling.sinks} sinks and a window of {rolling.window}",
+            expected=f"at most {config.context_length} together",
         )
 
 

@@ -24,6 +24,7 @@ from ..fusion.context_parallel import current
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from ..fusion.plan import PromptPlan
+from ..fusion.rolling_cache import check_rolling
 from ..fusion.rope import positions_used
 from .engine import EngineInfo, EngineState
 
@@ -167,6 +168,8 @@ class TorchEngine:
         together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
         self._together = together and not cache.one_row
         self._cache = cache
+        if cache.rolling is not None:
+            check_rolling(decoder.config, cache.rolling)
         # Threads take turns, a token each: an adapter is switched for the whole decoder.
         self._turn = RLock()
         decoder.pack()
