@@ -66,7 +66,7 @@ def check_tokens(tokens: Any, engine: Engine) -> list[int]:
             "The prompt is longer than the model's context.",
             tokens=len(found),
             limit=info.context_length,
-            hint="shorten the prompt, or choose a model with a longer context",
+            hint="shorten the prompt, choose a model with a longer context, or load it with rolling=… (approximate)",
         )
     return found
 

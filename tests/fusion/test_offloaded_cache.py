@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ PLAIN = DecoderConfig(
     family="sensorium",
     vocabulary_size=37,
     hidden_size=18,
-    layers=3,
+    layers=2,
     heads=6,
     kv_heads=2,
     head_size=10,
@@ -56,18 +57,25 @@ def read(decoder: Decoder, cache: KeyValueCache, tokens: Tensor, parts: Sequence
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
-    "changes", [{}, {"attention_softcap": 3.0}, {"layer_attention": ("sliding", "full", "full"), "window": 33}]
+    ("changes", "parts"),
+    [
+        ({}, [1100, 1, 1, 893, 2500, 1, 1, 500]),
+        ({"layer_attention": ("sliding", "full"), "window": 33}, [2100, 1, 1, 2395, 1, 1, 499]),
+        ({"attention_softcap": 3.0}, [700, 1, 296]),
+    ],
+    ids=["full", "window", "soft cap"],
 )
-def test_it_is_exact(dtype: torch.dtype, changes: dict[str, object], random_decoder: Build, tmp_path: Path) -> None:
-    decoder, tokens = random_decoder(replace(PLAIN, **changes)).to(dtype), text(LONG)  # type: ignore[arg-type]
-    parts = [1100, 1, 1, 893, 2500, 1, 1, 500]
+def test_it_is_exact(
+    dtype: torch.dtype, changes: dict[str, Any], parts: list[int], random_decoder: Build, tmp_path: Path
+) -> None:
+    decoder, tokens = random_decoder(replace(PLAIN, **changes)).to(dtype), text(sum(parts))
     cache = offloaded(decoder, tmp_path)
     expected = read(decoder, decoder.new_cache(), tokens, parts).double()
     found = read(decoder, cache, tokens, parts).double()
     bound = EXACT if dtype == torch.float64 else 0.02
     assert (found - expected).norm() <= bound * expected.norm()
     full = [layer for layer in cache.layers if isinstance(layer, OffloadedLayer)]
-    assert [layer.closed for layer in full] == [18 * 256] * len(full)
+    assert [layer.closed for layer in full] == [(sum(parts) // 256 - 1) * 256] * len(full)
 
 
 def test_going_back_and_copies(random_decoder: Build, tmp_path: Path) -> None:
