@@ -13,6 +13,7 @@ from sensorium.fusion.cache import KeyValueCache
 from sensorium.fusion.cache_options import CacheOptions, Rolling
 from sensorium.fusion.config import DecoderConfig, Rope, RopeScaling
 from sensorium.fusion.decoder import Block, Decoder
+from sensorium.fusion.rolling_cache import RollingLayer
 from torch import Tensor
 
 Build = Callable[[DecoderConfig], Decoder]
@@ -136,6 +137,13 @@ def test_it_is_what_the_paper_defines(name: str, rolling: Rolling, random_decode
     for parts in ([1] * 41, [41], [2, 1, 5, 11, 1, 1, 3, 17], [4, 4, 1, 1, 30, 1], [13, 28]):
         found = read(decoder, rolling_cache(decoder, rolling), tokens, parts)
         assert (found - expected).abs().max() <= EXACT * expected.abs().max(), parts
+
+
+def test_the_picture_of_the_module() -> None:
+    layer, slots = RollingLayer(Rolling(2, 4)), torch.arange(6)
+    held = {layer.slot(position): position for position in (0, 1, 5, 6, 7, 8)}
+    assert [held[slot] for slot in range(6)] == [0, 1, 6, 7, 8, 5]
+    assert layer._places(slots, 9).tolist() == [0, 1, 3, 4, 5, 2]
 
 
 def test_short_texts_are_exact(random_decoder: Build) -> None:
