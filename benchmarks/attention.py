@@ -1,8 +1,9 @@
 """Our attention beside PyTorch's own operator, in turns in one process.
 
     python -m benchmarks.attention [--length 8192] [--rounds 3] [--chunk 4096] [--window 1024]
+    python -m benchmarks.attention --decode [--length 32768] [--rounds 5]
 
-Nine query heads share three key/value heads of size 64, as in SmolLM2-135M.
+Nine query heads share three key/value heads of size 64, as in SmolLM2-135M. ``--decode`` is one query over a cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from sensorium.fusion.attention import MaskSpec, attention, chunked_attention
+from sensorium.fusion.attention import MaskSpec, attention, chunked_attention, decode_attention
 
 from .measure import alternately, print_table, ratio
 
@@ -19,15 +20,22 @@ from .measure import alternately, print_table, ratio
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--length", type=int, default=8192)
+    parser.add_argument("--decode", action="store_true")
+    parser.add_argument("--length", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chunk", type=int, default=4096)
     parser.add_argument("--window", type=int, default=1024)
     arguments = parser.parse_args()
+    length = arguments.length or (32_768 if arguments.decode else 8192)
     rows = []
+    if arguments.decode:
+        for dtype in (torch.float32, torch.bfloat16):
+            rows += _decoding_rows(dtype, length, arguments.rounds)
+        print_table(("dtype", f"one query over {length}", "ours, ms", "theirs, ms", "speed ours / theirs"), rows)
+        return
     for dtype in (torch.float32, torch.bfloat16):
-        rows += _rows(dtype, arguments.length, arguments.chunk, arguments.window, arguments.rounds)
-    print_table(("dtype", f"{arguments.length} positions", "ours, s", "F.sdpa causal, s", "speed ours / theirs"), rows)
+        rows += _rows(dtype, length, arguments.chunk, arguments.window, arguments.rounds)
+    print_table(("dtype", f"{length} positions", "ours, s", "F.sdpa causal, s", "speed ours / theirs"), rows)
 
 
 @torch.inference_mode()
@@ -42,6 +50,28 @@ def _rows(dtype: torch.dtype, length: int, chunk: int, window: int, rounds: int)
     theirs = best.pop("theirs")
     name = str(dtype).removeprefix("torch.")
     return [(name, what, f"{took:.3f}", f"{theirs:.3f}", ratio(theirs, took)) for what, took in best.items()]
+
+
+@torch.inference_mode()
+def _decoding_rows(dtype: torch.dtype, length: int, rounds: int) -> list[tuple[object, ...]]:
+    """Beside the operator as one calls it, and given the queries that share a key as rows of one."""
+    query, key, value = (
+        torch.randn(1, heads, count, 64).to(dtype) for heads, count in ((9, 1), (3, length), (3, length))
+    )
+    folded = query.reshape(1, 3, 3, 64)
+    works = {
+        "ours": lambda: decode_attention(query, key, value),
+        "F.sdpa, enable_gqa": lambda: F.scaled_dot_product_attention(query, key, value, enable_gqa=True),
+        "F.sdpa, queries folded": lambda: F.scaled_dot_product_attention(folded, key, value),
+    }
+    best = alternately(
+        {name: lambda work=work: [work() for _ in range(10)] for name, work in works.items()}, rounds=rounds
+    )
+    ours = best.pop("ours") / 10
+    name = str(dtype).removeprefix("torch.")
+    return [
+        (name, what, f"{ours * 1e3:.2f}", f"{took * 100:.2f}", ratio(took / 10, ours)) for what, took in best.items()
+    ]
 
 
 if __name__ == "__main__":

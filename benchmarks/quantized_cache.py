@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from sensorium import sdk
+from sensorium.fusion.cache_options import CacheOptions, CachePrecision
 from sensorium.fusion.decoder import Decoder
-from sensorium.fusion.quantized_cache import CachePrecision
 from sensorium.mobile_export.proof import figures
 from sensorium.mobile_export.texts import EVALUATION, text
 
@@ -37,7 +37,7 @@ def main() -> None:
     tokens = model.encode(licence + text(EVALUATION))[: arguments.tokens]
     logits, caches = {}, {}
     for precision in _PRECISIONS:
-        caches[precision] = decoder.new_cache(precision=precision)
+        caches[precision] = decoder.new_cache(options=CacheOptions(precision=precision))
         parts = torch.tensor([tokens]).split(_PART, dim=1)
         with torch.inference_mode():
             logits[precision] = np.concatenate([decoder(part, cache=caches[precision])[0] for part in parts])

@@ -49,6 +49,10 @@ class LayerCache:
             return (length - 1) % (self.window or length) + 1
         return length
 
+    def slot(self, position: int) -> int:
+        """Where a position is kept."""
+        return position % self.window if self.window else position
+
     def extend(self, keys: Tensor, values: Tensor, length: int) -> tuple[Tensor, Tensor, int]:
         """Appends T positions [1, Hkv, T, d] to a single row that held `length`.
 
@@ -73,7 +77,7 @@ class LayerCache:
         """
         self._reserve(max(lengths) + 1, keys)
         buffer_keys, buffer_values = self._buffers()
-        slots = [length % self.window if self.window else length for length in lengths]
+        slots = [self.slot(length) for length in lengths]
         if min(slots) == max(slots):
             buffer_keys[:, :, slots[0]] = keys[:, :, 0]
             buffer_values[:, :, slots[0]] = values[:, :, 0]
@@ -212,7 +216,7 @@ class KeyValueCache:
         self.lengths = list(lengths)
 
     @classmethod
-    def join(cls, config: DecoderConfig, caches: Sequence[KeyValueCache]) -> KeyValueCache:
+    def join(cls, caches: Sequence[KeyValueCache]) -> KeyValueCache:
         """One cache with the rows of all `caches`, which are emptied layer by layer to hold little twice.
 
         Raises:
@@ -222,7 +226,8 @@ class KeyValueCache:
             raise InvalidInputError("There are no caches to join.", given="none", expected="at least one")
         if len(caches) == 1:
             return caches[0]
-        joined = cls(config, rows=0)
+        joined = copy.copy(caches[0])
+        joined.layers = [copy.copy(layer) for layer in caches[0].layers]
         joined.lengths = [length for cache in caches for length in cache.lengths]
         for number, layer in enumerate(joined.layers):
             parts = [cache.layers[number] for cache in caches]

@@ -8,7 +8,7 @@ size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,17 +18,22 @@ from torch import Tensor, nn
 from ..encoders.errors import ContextLengthError, InvalidInputError, UnsupportedInputError
 from .attention import MaskSpec, Span, attention, decode_attention
 from .cache import KeyValueCache, LayerCache
+from .cache_options import CacheOptions
+from .caches import make_cache
 from .config import DecoderConfig
-from .context_parallel import current, share_of
+from .context_parallel import share_of
 from .layers import MLP, Experts, Norm
 from .packing import PackedLinears
 from .positions import BucketedBias, RelativeBias
-from .quantized_cache import CachePrecision, QuantizedCache, QuantizedLayer
+from .rolling_cache import RollingCache, RollingLayer, Turns
 from .rope import RotaryTable, apply_rope, positions_used
 from .share import Share
-from .shared_cache import SharedCache, mask_of
+from .shared_cache import mask_of
+from .tiled_cache import TiledLayer
 
 __all__ = ["Block", "Decoder", "SelfAttention"]
+
+_EXACT = CacheOptions()
 
 
 @dataclass(slots=True)
@@ -40,6 +45,7 @@ class _Step:
     visible: dict[str, Tensor | None]  # keyed by attention kind: slots [B, S] that each row may see
     share: Share | None  # this rank's, under `parallel`
     bidirectional: tuple[Span, ...] = ()
+    turns: Turns = field(default_factory=dict)  # what the layers of a rolling cache share
 
     def mask(self, usual: MaskSpec) -> MaskSpec:
         """A layer's mask in this pass."""
@@ -76,7 +82,8 @@ class SelfAttention(nn.Module):
             table: this layer's rotary embedding, whose cos and sin are in `step`; None for none.
             shared_bias: T5's bias on the scores.
         """
-        rotary = step.rotary[id(table)] if table is not None else None
+        # A rolling cache turns queries and keys itself, by their places in it.
+        rotary = step.rotary.get(id(table)) if table is not None else None
         query, key, value = (part.transpose(1, 2) for part in self._project(x, rotary))
         if self.relative is not None:
             query = self.relative.shift(query)
@@ -87,7 +94,11 @@ class SelfAttention(nn.Module):
             mask = step.mask(self.mask)
             out = attention(query, key, value, mask, scale=self.scale, softcap=self.softcap, bias=bias)
         else:
-            out = self._with_cache((query, key, value), step.cache, step, bias)
+            layer = step.cache.layers[self.layer]
+            if isinstance(layer, RollingLayer):
+                out = self._rolling((query, key, value), layer, step, table)
+            else:
+                out = self._with_cache((query, key, value), step.cache, step, bias)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
     def pack(self) -> None:
@@ -122,6 +133,14 @@ class SelfAttention(nn.Module):
             )
         return step.share.attention(self.layer, qkv, step.mask(self.mask), scale=self.scale, softcap=self.softcap)
 
+    def _rolling(
+        self, qkv: tuple[Tensor, Tensor, Tensor], layer: RollingLayer, step: _Step, table: RotaryTable | None
+    ) -> Tensor:
+        assert step.cache is not None, "a pass with a cache"
+        options: dict[str, Any] = {"scale": self.scale, "softcap": self.softcap}
+        spans = step.bidirectional
+        return layer.attention(qkv, step.cache.lengths, table, turns=step.turns, bidirectional=spans, **options)
+
     def _with_cache(
         self,
         qkv: tuple[Tensor, Tensor, Tensor],
@@ -132,10 +151,10 @@ class SelfAttention(nn.Module):
         query, key, value = qkv
         layer = cache.layers[self.layer]
         options: dict[str, Any] = {"scale": self.scale, "softcap": self.softcap}
-        if isinstance(layer, QuantizedLayer):
+        if isinstance(layer, TiledLayer):
             if bias is not None:
-                hint = "use a model with rotary or learned positions, or an exact cache"
-                raise UnsupportedInputError("Positions that act on scores need an exact cache.", hint=hint)
+                hint = "use a model with rotary or learned positions, or an exact cache in memory"
+                raise UnsupportedInputError("Positions that act on scores need an exact cache in memory.", hint=hint)
             return layer.attention(qkv, cache.lengths[0], step.mask(self.mask), **options)
         if cache.rows == 1 and (query.shape[2] > 1 or bias is not None):
             keys, values, start = layer.extend(key, value, cache.lengths[0])
@@ -222,28 +241,17 @@ class Decoder(nn.Module):
         """The weights' element type."""
         return self.model.embed_tokens.weight.dtype
 
-    def new_cache(self, rows: int = 1, *, precision: CachePrecision = "exact") -> KeyValueCache:
+    def new_cache(self, rows: int = 1, *, options: CacheOptions = _EXACT) -> KeyValueCache:
         """An empty key/value cache for `rows` rows; under `parallel` for one, which the ranks share.
 
         Args:
-            rows: at least 1; a cache that is not exact has one.
-            precision: ``int8`` or ``int4`` keep all but the newest positions in fewer bits: results are approximate.
+            rows: at least 1; caches in fewer bits or in a file have one.
+            options: how keys and values are kept.
 
         Raises:
-            InvalidInputError: more than one row where there can be only one.
-            UnsupportedInputError: a cache in fewer bits under `parallel`.
+            InvalidInputError, UnsupportedInputError, EngineError: as `make_cache`.
         """
-        ranks = current()
-        if precision == "exact":
-            if ranks is None:
-                return KeyValueCache(self.config, rows)
-            cache: KeyValueCache = SharedCache(self.config, ranks.peers)
-        elif ranks is None:
-            cache = QuantizedCache(self.config, precision)
-        else:
-            raise UnsupportedInputError("The ranks of a group share exact caches.", given=precision, expected="exact")
-        cache.select(range(rows))
-        return cache
+        return make_cache(self.config, rows, options)
 
     def pack(self) -> None:
         """Lays projections that share an input side by side in memory, for faster inference; results do not change."""
@@ -262,7 +270,11 @@ class Decoder(nn.Module):
 
     def frequencies_regime(self, length: int) -> tuple[int, ...]:
         """Which rotary frequencies `length` positions use; keys cached under another regime are stale (LongRoPE)."""
-        return tuple(sorted({table.regime(length) for table in self._layer_tables if table}))
+        return tuple(sorted({table.regime(length) for table in self._tables()}))
+
+    def _tables(self) -> list[RotaryTable]:
+        """The layers' rotary tables, each once."""
+        return list({id(table): table for table in self._layer_tables if table}.values())
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, T] → embeddings [B, T, D], scaled as the family wants."""
@@ -340,6 +352,9 @@ class Decoder(nn.Module):
             self._check_positions(positions, rows, length)
         if cache is None:
             return
+        if positions is not None and isinstance(cache, RollingCache):
+            hint = "use another cache for prompts with media of this model"
+            raise UnsupportedInputError("A rolling window counts positions itself.", given="positions", hint=hint)
         if cache.rows != rows or (rows > 1 and length > 1):
             raise InvalidInputError(
                 "A cache takes one row of any length, or one position for each of its rows.",
@@ -373,13 +388,14 @@ class Decoder(nn.Module):
         stop = max(lengths)
         if self.model.embed_positions is not None:
             hidden = hidden + self._learned(start, length, stop, positions)
+        rolling = isinstance(cache, RollingCache)
         rotary = {}
-        for table in {id(table): table for table in self._layer_tables if table}.values():
+        for table in [] if rolling else self._tables():
             if positions is None:
                 rotary[id(table)] = table.slice(start, stop, hidden)
             else:
                 rotary[id(table)] = table.at(positions, lengths, hidden)
-        visible = {} if share is not None else self._visible(cache, length, hidden.device)
+        visible = {} if share is not None or rolling else self._visible(cache, length, hidden.device)
         return _Step(cache, rotary, visible, share), hidden
 
     def _learned(self, start: int, length: int, stop: int, positions: Tensor | None) -> Tensor:

@@ -10,27 +10,19 @@ Legend: H heads, Hkv key/value heads, T new positions, n positions, G positions 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..encoders.errors import InvalidInputError
-from .attention import MaskSpec, attend, plan_tiles
-from .attention.attend import Accumulator
-from .attention.decode import decode_part
-from .cache import KeyValueCache, LayerCache
 from .config import DecoderConfig
+from .tiled_cache import TiledCache, TiledLayer
 
-__all__ = ["CachePrecision", "QuantizedCache", "QuantizedLayer"]
-
-#: Bits of a cached number: as the model computes, or fewer.
-CachePrecision: TypeAlias = Literal["exact", "int8", "int4"]
+__all__ = ["QuantizedCache", "QuantizedLayer"]
 
 _BITS = {"int8": 8, "int4": 4}
 _GROUP = 128  # positions
-_TILE = 16 * _GROUP  # positions that are dequantized at a time
 
 
 class _Groups:
@@ -82,7 +74,7 @@ class _Groups:
         return codes * step + low
 
 
-class QuantizedLayer(LayerCache):
+class QuantizedLayer(TiledLayer):
     """One layer that keeps every position: whole groups in fewer bits, and at least the newest G exactly.
 
     Args:
@@ -90,97 +82,10 @@ class QuantizedLayer(LayerCache):
     """
 
     def __init__(self, bits: int) -> None:
-        super().__init__("full", None)
-        self._closed = {"keys": _Groups(bits, "positions"), "values": _Groups(bits, "channels")}
-
-    @property
-    def closed(self) -> int:
-        """Positions in whole groups."""
-        return len(self._closed["keys"]) * _GROUP
-
-    def attention(self, qkv: tuple[Tensor, Tensor, Tensor], length: int, mask: MaskSpec, **options: Any) -> Tensor:
-        """Appends T positions to the `length` that are held, and attends.
-
-        Args:
-            qkv: query [1, H, T, d], key and value [1, Hkv, T, d] of the new positions.
-            length: positions before them.
-            mask: which positions see which.
-            options: scale and softcap.
-
-        Returns:
-            [1, H, T, d].
-        """
-        query, key, value = qkv
-        self._go_back(length)
-        keys, values = self._with_recent(key, value)
-        merged = Accumulator(query, value.shape[-1])
-        queries = (length, length + query.shape[2])
-        for first in range(0, self.closed, _TILE):
-            last = min(first + _TILE, self.closed)
-            groups = first // _GROUP, last // _GROUP
-            old = tuple(self._closed[name].read(*groups, like=key) for name in ("keys", "values"))
-            self._add(merged, (query, *old), (queries, (first, last)), mask, options)
-        self._add(merged, (query, keys, values), (queries, (self.closed, queries[1])), mask, options)
-        self._close(keys, values)
-        return merged.out.to(query.dtype)
-
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return super().nbytes() + sum(groups.nbytes() for groups in self._closed.values())
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps the one row; `QuantizedCache.select` has refused others."""
-
-    def copy(self) -> QuantizedLayer:
-        """Another layer with the same content."""
-        twin = copy.copy(self)
-        twin._closed = {name: groups.copy() for name, groups in self._closed.items()}
-        return twin
-
-    @staticmethod
-    def _add(
-        merged: Accumulator,
-        qkv: tuple[Tensor, ...],
-        spans: tuple[tuple[int, int], tuple[int, int]],
-        mask: MaskSpec,
-        options: dict[str, Any],
-    ) -> None:
-        query, keys, values = qkv
-        if query.shape[2] == 1:  # the newest position sees all of a layer without a window
-            part = decode_part(query, keys, values, options["scale"], options["softcap"])
-            merged.add((0, 1), part[..., :-1], part[..., -1])
-            return
-        tiles = plan_tiles(mask, (spans[0],), (spans[1],))
-        merged.add((0, query.shape[2]), *attend(query, keys, values, tiles, **options))
-
-    def _with_recent(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        if self.keys is None or self.values is None:
-            return key, value
-        return torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2)
-
-    def _close(self, keys: Tensor, values: Tensor) -> None:
-        """Quantizes what is older than the newest G positions, as far as it fills groups."""
-        whole = max(0, keys.shape[2] // _GROUP - 1) * _GROUP
-        for name, recent in (("keys", keys), ("values", values)):
-            for group in recent[:, :, :whole].split(_GROUP, dim=2) if whole else ():
-                self._closed[name].add(group)
-        self.keys, self.values = keys[:, :, whole:].clone(), values[:, :, whole:].clone()
-
-    def _go_back(self, length: int) -> None:
-        """Forgets positions from `length` on, which a cache that was truncated no longer counts."""
-        if self.keys is None or self.values is None or self.closed + self.keys.shape[2] == length:
-            return
-        if length < self.closed:  # the cut group is opened again
-            group = length // _GROUP
-            opened = (self._closed[name].read(group, group + 1, like=self.keys) for name in ("keys", "values"))
-            self.keys, self.values = opened
-            for groups in self._closed.values():
-                groups.keep(group)
-        left = length - self.closed
-        self.keys, self.values = self.keys[:, :, :left], self.values[:, :, :left]
+        super().__init__(_Groups(bits, "positions"), _Groups(bits, "channels"), _GROUP)
 
 
-class QuantizedCache(KeyValueCache):
+class QuantizedCache(TiledCache):
     """One row's keys and values, in fewer bits in layers that see the whole past.
 
     Layers with a window stay as they are: they hold little.
@@ -198,20 +103,3 @@ class QuantizedCache(KeyValueCache):
         if precision not in _BITS:
             raise InvalidInputError("A cache has no such precision.", given=precision, expected=", ".join(_BITS))
         self.layers = [layer if layer.window else QuantizedLayer(_BITS[precision]) for layer in self.layers]
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keeps the one row.
-
-        Raises:
-            InvalidInputError: other rows, or more of them.
-        """
-        if list(rows) != [0]:
-            hint = "decode rows one by one; `copy` makes another cache"
-            raise InvalidInputError("A quantized cache has one row.", given=f"rows {list(rows)}", hint=hint)
-
-    def copy(self) -> QuantizedCache:
-        """Another cache with the same content."""
-        twin = super().copy()
-        assert isinstance(twin, QuantizedCache), "a copy is of its class"
-        twin.layers = [layer.copy() if isinstance(layer, QuantizedLayer) else layer for layer in twin.layers]
-        return twin

@@ -146,6 +146,11 @@ class RotaryTable:
         cos, sin = self._table(stop, like)
         return cos[None, start:stop, None], sin[None, start:stop, None]
 
+    def first(self, count: int, used: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [count, r] of the first positions, under the frequencies in force when `used` are in use."""
+        cos, sin = self._table(used, like, count)
+        return cos[:count], sin[:count]
+
     def at(self, positions: Tensor, lengths: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [B, T, 1, r] of positions.
 
@@ -170,18 +175,18 @@ class RotaryTable:
         parts = table.split((*self.rope.sections, *self.rope.sections), dim=-1)
         return torch.cat([part[axis] for part, axis in zip(parts, (*positions, *positions), strict=True)], dim=-1)
 
-    def _table(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _table(self, length: int, like: Tensor, count: int = 0) -> tuple[Tensor, Tensor]:
         key = (like.device, like.dtype, self.regime(length))
         known = self._tables.get(key)
-        if known is None or known[0].shape[0] < length:
-            known = self._build(length, like)
+        if known is None or known[0].shape[0] < max(length, count):
+            known = self._build(length, like, count)
             if len(self._tables) >= _MOST_TABLES:
                 self._tables.clear()
             self._tables[key] = known
         return known
 
-    def _build(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        size = -(-length // _BLOCK) * _BLOCK
+    def _build(self, length: int, like: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        size = -(-max(length, count) // _BLOCK) * _BLOCK
         frequencies = inverse_frequencies(self.rope, length=length, context_length=self.context_length)
         angles = torch.arange(size).float()[:, None] * frequencies
         factor = attention_factor(self.rope.scaling)

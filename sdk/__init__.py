@@ -25,6 +25,7 @@ from ..encoders.errors import (
     UnsupportedInputError,
 )
 from ..encoders.text import Tokenizer
+from ..fusion.cache_options import Rolling
 from .card import Card, card, card_names
 from .content import Access, Audio, Image, Message, Part, Text, Video, canonical_messages, read_part
 from .embedder import Embedder, load_embedder
@@ -71,6 +72,7 @@ __all__ = [
     "RankFailure",
     "Result",
     "ReusesPrefix",
+    "Rolling",
     "SensoriumError",
     "Text",
     "Timings",

@@ -24,11 +24,13 @@ class EngineInfo:
         vocabulary_size: width of a row of logits.
         context_length: how many positions the model can hold, prompt and answer together.
         name: the engine's name for people, e.g. ``"torch (cpu, bfloat16)"``.
+        endless: whether texts may be longer than the context: what leaves a rolling window is forgotten.
     """
 
     vocabulary_size: int
     context_length: int
     name: str
+    endless: bool = False
 
 
 class EngineState(Protocol):

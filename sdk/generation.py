@@ -61,12 +61,12 @@ def check_tokens(tokens: Any, engine: Engine) -> list[int]:
     if wrong:
         expected = f"0..{info.vocabulary_size - 1}"
         raise InvalidInputError("A token id is not in the vocabulary.", given=f"token id {wrong[0]}", expected=expected)
-    if len(found) > info.context_length:
+    if len(found) > info.context_length and not info.endless:
         raise ContextLengthError(
             "The prompt is longer than the model's context.",
             tokens=len(found),
             limit=info.context_length,
-            hint="shorten the prompt, or choose a model with a longer context",
+            hint="shorten the prompt, choose a model with a longer context, or load it with rolling=… (approximate)",
         )
     return found
 
@@ -93,6 +93,8 @@ def check_prompt(tokens: Sequence[int], engine: Engine, options: GenerationOptio
     """
     room = engine.info.context_length - len(check_tokens(tokens, engine))
     least = options.max_new_tokens or max(1, options.min_new_tokens)
+    if engine.info.endless:
+        return max(least, options.default_new_tokens) if options.max_new_tokens is None else least
     if room < least:
         asked = f"max_new_tokens asks for {least}" if options.max_new_tokens else f"at least {least} must follow"
         fewer = f", or ask for max_new_tokens={room}" if room > 0 else ""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..encoders.errors import CheckpointError, OptionError, UnsupportedInputError
+from ..encoders.errors import CheckpointError, InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
+from ..fusion.cache_options import CacheOptions, Rolling
 from .card import card, card_names
 from .devices import DTYPES, device_of, dtype_of
 from .hub import resolve, resolve_part
@@ -18,13 +19,12 @@ from .model import Model
 if TYPE_CHECKING:
     import torch
 
+    from ..fusion.cache_options import CachePrecision
     from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
-    from ..fusion.quantized_cache import CachePrecision
 
 __all__ = ["checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
 
-_CACHES = ("exact", "int8", "int4")
 _ENGINES = ("auto", "torch", "onnx")
 
 
@@ -36,6 +36,8 @@ def load(
     engine: str = "auto",
     adapter: str | os.PathLike[str] | None = None,
     cache_precision: str = "exact",
+    rolling: Rolling | None = None,
+    offload: str | os.PathLike[str] | None = None,
     quiet: bool = True,
 ) -> Model:
     """Loads a model.
@@ -49,19 +51,25 @@ def load(
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
         cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
             memory, at some loss; ``exact`` as the model computes them.
+        rolling: texts go on past the context, for ever and in constant memory, at the loss of what lies between the
+            first positions and the newest: `sdk.Rolling(sinks=4, window=1020)`. An approximation.
+        offload: a directory on a disk, in which the old keys and values of a text are kept: exact, in little memory,
+            and slower. At most one of the last three is given.
         quiet: show no progress.
 
     Raises:
         ModelNotFoundError, DownloadError, IntegrityError: it cannot be found or fetched.
         CheckpointError, TokenizerError: its files are damaged or of an unknown kind.
-        OptionError: an unknown engine, device or dtype.
+        OptionError: an unknown engine, device or dtype, or a cache that cannot be.
         EngineError: it does not fit into memory.
     """
-    _check_names(engine, dtype, cache_precision)
+    _check_names(engine, dtype)
+    cache = _cache(cache_precision, rolling, offload)
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
         asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
-        return _bundle(path, asked | {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")})
+        asked |= {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")}
+        return _bundle(path, asked | {"rolling": (rolling,), "offload": (offload,)})
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
@@ -79,8 +87,7 @@ def load(
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = checkpoint_tokenizer(checkpoint)
             media = _media(checkpoint, decoder, tokenizer) or _card_media(source, decoder, tokenizer, quiet)
-            precision = cast("CachePrecision", cache_precision)
-            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache_precision=precision, **media)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache=cache, **media)
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
@@ -167,14 +174,26 @@ def _card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: b
     return {"media": media, "adapter": switch}
 
 
-def _check_names(engine: object, dtype: object, cache_precision: object) -> None:
+def _check_names(engine: object, dtype: object) -> None:
     """What can be told before anything is fetched or imported."""
     if engine not in _ENGINES:
         raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(DTYPES))
-    if cache_precision not in _CACHES:
-        raise OptionError("A cache has no such precision.", given=cache_precision, expected=", ".join(_CACHES))
+
+
+def _cache(precision: str, rolling: Rolling | None, offload: str | os.PathLike[str] | None) -> CacheOptions:
+    """How a text's keys and values are kept.
+
+    Raises:
+        OptionError: it cannot be.
+    """
+    if rolling is not None and not isinstance(rolling, Rolling):
+        raise OptionError("Not a rolling window.", given=repr(rolling), expected="sdk.Rolling(sinks=…, window=…)")
+    try:
+        return CacheOptions(precision=cast("CachePrecision", precision), rolling=rolling, offload=offload)
+    except InvalidInputError as error:
+        raise OptionError(error.problem, given=error.given, expected=error.expected, hint=error.hint) from None
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

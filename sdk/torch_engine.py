@@ -18,17 +18,19 @@ from ..encoders.errors import EngineError, InvalidInputError, UnsupportedInputEr
 from ..fusion.adapter import AdapterSwitch
 from ..fusion.attention import Span
 from ..fusion.cache import KeyValueCache
+from ..fusion.cache_options import CacheOptions
 from ..fusion.checkpoints import save_decoder
 from ..fusion.context_parallel import current
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from ..fusion.plan import PromptPlan
-from ..fusion.quantized_cache import CachePrecision
+from ..fusion.rolling_cache import check_rolling
 from ..fusion.rope import positions_used
 from .engine import EngineInfo, EngineState
 
 __all__ = ["TorchEngine", "TorchState", "memory_guard"]
 
+_EXACT = CacheOptions()
 _PREFILL_CHUNK = 2048  # tokens; bounds what a long prompt's hidden states take
 _SMALLER = "send fewer or shorter prompts at once, or load the model with dtype='bfloat16'"
 # What the CPU's allocator and others say in a plain RuntimeError.
@@ -146,7 +148,8 @@ class TorchEngine:
         rows_together: decode all rows of a batch in one pass, which is faster, but matrix kernels round differently
             for another number of rows: in bfloat16 a batch then differs from its prompts asked alone every few dozen
             tokens. None does so in float32, where answers stayed the same (docs/decisions/0006).
-        cache_precision: of what is cached of a text; rows of caches that are not exact decode one by one.
+        cache: how keys and values are kept; rows of caches in fewer bits or in a file decode one by one. With a rolling
+            window texts go on past the context, approximately.
     """
 
     def __init__(
@@ -157,14 +160,16 @@ class TorchEngine:
         media: MultimodalModel | None = None,
         adapter: AdapterSwitch | None = None,
         rows_together: bool | None = None,
-        cache_precision: CachePrecision = "exact",
+        cache: CacheOptions = _EXACT,
     ) -> None:
         self.decoder = decoder.eval()
         self.media, self.adapter = media, adapter
         self._raw_config = raw_config
         together = torch.finfo(decoder.dtype).bits >= 32 if rows_together is None else rows_together
-        self._together = together and cache_precision == "exact"
-        self._cache_precision: CachePrecision = cache_precision
+        self._together = together and not cache.one_row
+        self._cache = cache
+        if cache.rolling is not None:
+            check_rolling(decoder.config, cache.rolling)
         # Threads take turns, a token each: an adapter is switched for the whole decoder.
         self._turn = RLock()
         decoder.pack()
@@ -173,7 +178,10 @@ class TorchEngine:
     def info(self) -> EngineInfo:
         """Sizes and name."""
         config, dtype = self.decoder.config, str(self.decoder.dtype).removeprefix("torch.")
-        return EngineInfo(config.vocabulary_size, config.context_length, f"torch ({self.decoder.device.type}, {dtype})")
+        rolling = self._cache.rolling
+        kept = f", approximate: {rolling.sinks} sinks and a window of {rolling.window}" if rolling else ""
+        name = f"torch ({self.decoder.device.type}, {dtype}{kept})"
+        return EngineInfo(config.vocabulary_size, config.context_length, name, endless=rolling is not None)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[TorchState, NDArray[np.float32]]:
@@ -238,7 +246,10 @@ class TorchEngine:
             with self._reading(adapted=row.adapted):
                 known = row.embeddings
                 inputs = {"tokens": ids} if known is None else {"embeddings": known}
-                logits = self.decoder(**inputs, positions=row.positions, bidirectional=row.bidirectional)
+                # What a rolling window forgets would be seen without its cache.
+                cache = self.decoder.new_cache(options=self._cache) if self._cache.rolling else None
+                spans = row.bidirectional
+                logits = self.decoder(**inputs, positions=row.positions, bidirectional=spans, cache=cache)
             ranks = current()
             whole = logits if ranks is None else ranks.gather(logits, len(row.tokens))
             return _array(whole[0][:, None])
@@ -289,13 +300,13 @@ class TorchEngine:
     def _prefill(self, rows: list[_Row]) -> tuple[TorchState, torch.Tensor]:
         caches, lasts = [], []
         for row in rows:
-            cache = self.decoder.new_cache(precision=self._cache_precision)
+            cache = self.decoder.new_cache(options=self._cache)
             lasts.append(self._read(row, cache))
             caches.append(cache)
         # One pass can have the adapter on or off, not both; a cache that a group shares has one row.
         together = self._together and len({row.adapted for row in rows}) == 1 and current() is None
         if together:
-            caches = [KeyValueCache.join(self.decoder.config, caches)]
+            caches = [KeyValueCache.join(caches)]
         return TorchState(caches, rows, self._regimes(rows), together=together), torch.cat(lasts)
 
     def _chunks(self, row: _Row, first: int = 0) -> Iterator[torch.Tensor]:
@@ -304,7 +315,7 @@ class TorchEngine:
         ranks = current()
         most = _PREFILL_CHUNK * (ranks.size if ranks is not None else 1)
         # A chunk must not be read under frequencies that the whole prompt will not use.
-        size = most if self.decoder.frequencies_regime(min(length, most)) == whole else length
+        size = most if self._regime(min(length, most)) == whole else length
         while first < length:
             last = min(first + size, length)
             if split := row.splits(last):
@@ -318,7 +329,11 @@ class TorchEngine:
             first = last
 
     def _regimes(self, rows: list[_Row]) -> list[tuple[int, ...]]:
-        return [self.decoder.frequencies_regime(len(row.tokens)) for row in rows]
+        return [self._regime(len(row.tokens)) for row in rows]
+
+    def _regime(self, length: int) -> tuple[int, ...]:
+        rolling = self._cache.rolling
+        return self.decoder.frequencies_regime(min(length, rolling.size) if rolling else length)
 
     def _reading(self, *, adapted: bool) -> AbstractContextManager[object]:
         return nullcontext() if self.adapter is None else self.adapter.set_to(adapted)

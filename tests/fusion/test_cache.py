@@ -140,7 +140,7 @@ def test_memory_is_taken_with_use_and_never_beyond_the_window(decoder: Decoder, 
 def test_join_and_select_decode_as_if_alone(decoder: Decoder, tokens: Tensor) -> None:
     lengths = (3, 17, 8)
     caches = [filled(decoder, row[:length]) for row, length in zip(tokens, lengths, strict=True)]
-    joined = KeyValueCache.join(decoder.config, caches)
+    joined = KeyValueCache.join(caches)
     assert joined.lengths == [3, 17, 8]
     assert all(cache.nbytes() == 0 for cache in caches)  # they were emptied, not copied
     rows = [0, 1, 2]
@@ -168,7 +168,7 @@ def test_ragged_rows_with_other_positions(
     assert difference(torch.cat(parts, 1), decoder(tokens[:1])) <= EXACT
     lengths = (3, 17, 8)
     caches = [filled(decoder, row[:length]) for row, length in zip(tokens, lengths, strict=True)]
-    joined = KeyValueCache.join(decoder.config, caches)
+    joined = KeyValueCache.join(caches)
     for step in range(12):
         new = torch.stack([row[length + step] for row, length in zip(tokens, lengths, strict=True)])[:, None]
         out = decoder(new, cache=joined)
@@ -181,7 +181,7 @@ def test_a_joined_row_does_not_see_what_an_earlier_one_left(decoder: Decoder, to
     """Slots behind a row's end may hold anything finite: here the tokens that were taken back."""
     cache = filled(decoder, tokens[0, :7])
     cache.truncate([2])
-    joined = KeyValueCache.join(decoder.config, [cache, filled(decoder, tokens[1, :11])])
+    joined = KeyValueCache.join([cache, filled(decoder, tokens[1, :11])])
     out = decoder(torch.tensor([[5], [6]]), cache=joined)
     whole = decoder(torch.cat((tokens[0, :2], torch.tensor([5])))[None], logits="last")[0]
     assert difference(out[0], whole) <= EXACT
@@ -242,7 +242,7 @@ def test_a_copy_is_another_cache(decoder: Decoder, tokens: Tensor) -> None:
 @pytest.mark.parametrize("lengths", [(0, 9), (9, 0), (0, 0, 4), (0, 0)], ids=str)
 def test_caches_that_were_not_used_yet_join(lengths: tuple[int, ...], decoder: Decoder, tokens: Tensor) -> None:
     caches = [filled(decoder, tokens[0, :length]) if length else decoder.new_cache() for length in lengths]
-    joined = KeyValueCache.join(decoder.config, caches)
+    joined = KeyValueCache.join(caches)
     assert joined.lengths == list(lengths)
     for step in range(9):
         out = decoder(tokens[1, step].expand(len(lengths), 1), cache=joined)
@@ -252,8 +252,8 @@ def test_caches_that_were_not_used_yet_join(lengths: tuple[int, ...], decoder: D
 
 
 def test_rows_of_several_caches_join(decoder: Decoder, tokens: Tensor) -> None:
-    pair = KeyValueCache.join(decoder.config, [filled(decoder, tokens[0, :5]), filled(decoder, tokens[1, :8])])
-    joined = KeyValueCache.join(decoder.config, [filled(decoder, tokens[2, :2]), pair, decoder.new_cache()])
+    pair = KeyValueCache.join([filled(decoder, tokens[0, :5]), filled(decoder, tokens[1, :8])])
+    joined = KeyValueCache.join([filled(decoder, tokens[2, :2]), pair, decoder.new_cache()])
     assert joined.lengths == [2, 5, 8, 0]
     out = decoder(torch.tensor([[7]] * 4), cache=joined)
     for place, (row, length) in enumerate(((2, 2), (0, 5), (1, 8), (0, 0))):
@@ -263,12 +263,12 @@ def test_rows_of_several_caches_join(decoder: Decoder, tokens: Tensor) -> None:
 
 def test_nothing_cannot_be_joined(decoder: Decoder) -> None:
     with pytest.raises(sdk.InvalidInputError, match="at least one"):
-        KeyValueCache.join(decoder.config, [])
+        KeyValueCache.join([])
 
 
 def test_a_joined_single_cache_is_itself(decoder: Decoder, tokens: Tensor) -> None:
     cache = filled(decoder, tokens[0, :9])
-    assert KeyValueCache.join(decoder.config, [cache]) is cache
+    assert KeyValueCache.join([cache]) is cache
 
 
 # What is refused
@@ -290,11 +290,6 @@ def test_several_rows_bring_one_position_each(decoder: Decoder, tokens: Tensor) 
         decoder(tokens[:2, :1], cache=cache)
     assert cache.lengths == [0, 0, 0]
     assert difference(decoder(tokens[:, :1], cache=cache), decoder(tokens[:, :1])) <= EXACT
-
-
-def test_positions_follow_from_the_cache(decoder: Decoder, tokens: Tensor) -> None:
-    with pytest.raises(sdk.InvalidInputError, match="positions"):
-        decoder(tokens[:1], cache=decoder.new_cache(), positions=torch.zeros(1, 41, dtype=torch.long))
 
 
 @pytest.mark.parametrize(

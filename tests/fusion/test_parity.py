@@ -84,7 +84,7 @@ def test_ragged_rows_decode_as_if_alone(case: str, tokens: Tensor, tmp_path: Pat
     caches = [decoder.new_cache() for _ in rows]
     for row, cache, length in zip(rows, caches, lengths, strict=True):
         decoder(row[None, :length], cache=cache)
-    joined = KeyValueCache.join(decoder.config, caches)
+    joined = KeyValueCache.join(caches)
     for step in range(steps):
         new = torch.stack([row[length + step : length + step + 1] for row, length in zip(rows, lengths, strict=True)])
         out = decoder(new, cache=joined)

@@ -68,7 +68,7 @@ def test_rows_of_different_positions_go_together() -> None:
         model(torch.tensor([[8]]), positions=torch.full((3, 1, 1), place), cache=cache.copy())
         for cache, place in ((one, 11), (other, 4))
     ]
-    joined = type(one).join(model.config, [one, other])
+    joined = type(one).join([one, other])
     places = torch.tensor([11, 4])[None, :, None].expand(3, -1, -1)
     found = model(torch.tensor([[8], [8]]), positions=places, cache=joined)
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-12)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sensorium.encoders.errors import InvalidInputError
 from sensorium.fusion.attention import MaskSpec, attention
+from sensorium.fusion.cache_options import CacheOptions
 from sensorium.fusion.config import DecoderConfig, Rope
 from sensorium.fusion.decoder import Decoder
 from sensorium.fusion.quantized_cache import QuantizedCache, QuantizedLayer
@@ -48,7 +49,7 @@ def test_logits_stay_close_to_the_exact_ones(precision: Any, bound: float) -> No
     tokens = torch.randint(61, (1, 2600), generator=torch.Generator().manual_seed(1))
     parts = [700, 1, 1, 1, 897, 997, 1, 1, 1]
     exact = read(decoder, decoder.new_cache(), tokens, parts)
-    found = read(decoder, decoder.new_cache(precision=precision), tokens, parts)
+    found = read(decoder, decoder.new_cache(options=CacheOptions(precision=precision)), tokens, parts)
     worst = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
     assert torch.equal(worst[:, :700] < 1e-5, torch.ones(1, 700, dtype=torch.bool))  # nothing was closed before
     assert 1e-6 < worst.max() <= bound
@@ -58,7 +59,7 @@ def test_texts_below_two_groups_are_exact() -> None:
     decoder = small()
     tokens = torch.arange(255)[None] % 61
     exact = read(decoder, decoder.new_cache(), tokens, [200] + [1] * 55)
-    found = read(decoder, decoder.new_cache(precision="int4"), tokens, [200] + [1] * 55)
+    found = read(decoder, decoder.new_cache(options=CacheOptions(precision="int4")), tokens, [200] + [1] * 55)
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_numbers_come_back_to_half_a_step(bits: int, bound: float) -> None:
 @pytest.mark.parametrize(("precision", "share"), [("int8", 0.34), ("int4", 0.22)])
 def test_long_texts_take_less_memory(precision: Any, share: float) -> None:
     decoder = small()
-    exact, cache = decoder.new_cache(), decoder.new_cache(precision=precision)
+    exact, cache = decoder.new_cache(), decoder.new_cache(options=CacheOptions(precision=precision))
     tokens = torch.zeros(1, 4000, dtype=torch.int64)
     for held in (exact, cache):
         read(decoder, held, tokens, [4000])
@@ -98,7 +99,7 @@ def test_long_texts_take_less_memory(precision: Any, share: float) -> None:
 def test_going_back_and_copies() -> None:
     decoder = small()
     tokens = torch.randint(61, (1, 900), generator=torch.Generator().manual_seed(2))
-    cache = decoder.new_cache(precision="int8")
+    cache = decoder.new_cache(options=CacheOptions(precision="int8"))
     read(decoder, cache, tokens, [900])
     twin = cache.copy()
     exact = read(decoder, decoder.new_cache(), tokens, [900])
@@ -113,14 +114,14 @@ def test_going_back_and_copies() -> None:
 def test_what_has_one_row_and_what_is_unknown() -> None:
     decoder = small()
     with pytest.raises(InvalidInputError, match="one row"):
-        decoder.new_cache(2, precision="int8")
+        decoder.new_cache(2, options=CacheOptions(precision="int8"))
     with pytest.raises(InvalidInputError, match="int8, int4"):
         QuantizedCache(decoder.config, "int3")  # type: ignore[arg-type]
 
 
 def test_layers_with_a_window_stay_exact() -> None:
     decoder = small(layer_attention=("sliding", "full"), window=64)
-    cache = decoder.new_cache(precision="int4")
+    cache = decoder.new_cache(options=CacheOptions(precision="int4"))
     assert [isinstance(layer, QuantizedLayer) for layer in cache.layers] == [False, True]
     tokens = torch.randint(61, (1, 700), generator=torch.Generator().manual_seed(4))
     exact = read(decoder, decoder.new_cache(), tokens, [400, 300])

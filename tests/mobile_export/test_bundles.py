@@ -94,7 +94,14 @@ print([name for name in ("torch", "transformers", "onnx") if name in sys.modules
 
 
 def test_a_bundle_runs_as_it_was_exported(bundle: Path, checkpoint: Path) -> None:
-    for options in ({"dtype": "float32"}, {"device": "cuda"}, {"engine": "torch"}, {"cache_precision": "int8"}):
+    for options in (
+        {"dtype": "float32"},
+        {"device": "cuda"},
+        {"engine": "torch"},
+        {"cache_precision": "int8"},
+        {"offload": "."},
+        {"rolling": sdk.Rolling()},
+    ):
         with pytest.raises(sdk.OptionError, match="as it was exported"):
             sdk.load(bundle, **options)  # type: ignore[arg-type]
     with pytest.raises(sdk.UnsupportedInputError, match="sensorium export"):

@@ -292,7 +292,7 @@ def test_a_result_is_plain_values() -> None:
     found = result.to_dict()
     assert found["text"] == str(result) == "ab"
     assert found["tokens"] == [97, 98]
-    assert found["usage"] == {"prompt_tokens": 19, "new_tokens": 2, "total_tokens": 21}
+    assert found["usage"] == {"prompt_tokens": 19, "new_tokens": 2, "total_tokens": 21, "cached_tokens": 0}
     assert (found["finish_reason"], found["stop"]) == ("stop", 256)
     assert [entry["top"][0][0] for entry in found["logprobs"]] == [97, 98]
     assert set(found["timings"]) == {"first_token_seconds", "total_seconds", "tokens_per_second"}

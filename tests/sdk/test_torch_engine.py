@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sensorium import sdk
+from sensorium.fusion.cache_options import CacheOptions
 from sensorium.fusion.config import DecoderConfig, Rope, RopeScaling
 from sensorium.fusion.decoder import Decoder
 from sensorium.sdk.generation import Generation
@@ -130,7 +131,7 @@ def test_long_prompts_are_read_in_pieces(name: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("together", [True, False])
 def test_a_prompt_is_read_from_where_it_differs(name: str, together: bool, precision: Any) -> None:
-    runner = engine(name, torch.float64, rows_together=together, cache_precision=precision)
+    runner = engine(name, torch.float64, rows_together=together, cache=CacheOptions(precision=precision))
     text = [*PROMPTS[3], *PROMPTS[0]]
     for kept, prompt in ((10, [*text[:10], 3]), (25, [*PROMPTS[3], 4, 5, 6]), (11, text[:11]), (26, [*PROMPTS[3], 7])):
         state, _ = runner.prefill([text[:25]])
@@ -219,7 +220,7 @@ def test_other_failures_are_not_taken_for_it() -> None:
 def test_a_cache_in_fewer_bits_serves_rows_beams_and_long_prompts(letters: Any) -> None:
     """Prompts of several groups of positions: near the exact cache's logits, whatever they decode together with."""
     prompts = [[(number * number + row) % V for number in range(length)] for row, length in enumerate((700, 40, 300))]
-    exact, small = engine("full"), engine("full", cache_precision="int8")
+    exact, small = engine("full"), engine("full", cache=CacheOptions(precision="int8"))
     for options in ({}, {"beams": 3}):
         alone = [answers(small, letters(), [prompt], **options)[0] for prompt in prompts]
         assert answers(small, letters(), prompts, **options) == alone
