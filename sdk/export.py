@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 from ..encoders.errors import OptionError
 from .card import card, card_names
 from .hub import resolve
-from .load import checkpoint_defaults, checkpoint_tokenizer
+from .load import card_media, checkpoint_defaults, checkpoint_tokenizer
+from .media import LIMITS
 
 if TYPE_CHECKING:
+    from ..encoders.text import Tokenizer
+    from ..fusion.decoder import Decoder
     from ..mobile_export.bundle import Manifest
+    from ..mobile_export.export_media import MediaSource
     from ..mobile_export.proof import GoldenResult
 
 __all__ = ["Verification", "export", "verify"]
@@ -87,13 +91,15 @@ def export(
         if adapter is not None:
             merge_low_rank(checkpoint, Path(adapter))
         decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
+        tokenizer = checkpoint_tokenizer(checkpoint)
         made = ExportSource(
             decoder=decoder,
-            tokenizer=checkpoint_tokenizer(checkpoint),
+            tokenizer=tokenizer,
             name=str(source) if adapter is None else f"{source} with {adapter}",
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),
+            media=_media(source, decoder, tokenizer, quiet=quiet),
         )
     finally:
         checkpoint.close()
@@ -102,6 +108,18 @@ def export(
         raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
     options = {"overwrite": overwrite, "context_length": context_length, "tell": tell}
     return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
+
+
+def _media(source: object, decoder: Decoder, tokenizer: Tokenizer, *, quiet: bool) -> MediaSource | None:
+    """What of a card's model is exported besides its decoder."""
+    parts = card_media(source, decoder, tokenizer, quiet)
+    if not parts:
+        return None
+    from ..mobile_export.export_media import MediaSource
+
+    switch = parts["adapter"]
+    limits = {"image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)}}
+    return MediaSource(parts["media"], switch.name if switch else "", limits)
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
