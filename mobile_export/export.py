@@ -22,6 +22,7 @@ from .export_media import ExportedParts, MediaSource, MediaWriter, interface
 from .genai import genai_config
 from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
+from .media_proof import write_media_goldens
 from .proof import GOLDENS, Reader, figures, greedy, make_golden, reader, write_goldens
 from .quantization import Quantization, importance_of
 from .runtime import DECODER, SCORING, Bundle
@@ -168,10 +169,11 @@ def _with_proof(
     prompts = _prompts(tokenizer)
     share = _TOLERANCES.get(str(quantization.linear), _BLOCK_TOLERANCE)
     goldens = [
-        make_golden(runner, question, prompt, tokenizer.stop_ids, share=share)
+        make_golden(lambda: reader(runner), question, prompt, tokenizer.stop_ids, share=share)
         for question, prompt in list(prompts.items())[:4]
     ]
     write_goldens(folder, goldens)
+    write_media_goldens(bundle, share=share)
     found = _figures(source, bundle, prompts)
     finished = replace(manifest, files=file_entries(folder), figures=found)
     write_manifest(folder, finished)

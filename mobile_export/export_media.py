@@ -107,7 +107,7 @@ def _write_words(path: Path, lists: Mapping[str, Sequence[Sequence[int]]], comma
 
 
 def interface(path: Path) -> dict[str, dict[str, str]]:
-    """Inputs and outputs of a graph, each as its type and shape: ``{"inputs": {"pixels": "uint8 [height, width, 3]"}}``."""
+    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph

@@ -131,9 +131,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         EngineError: a graph fails here.
     """
     from ..mobile_export.bundle import check_files
+    from ..mobile_export.media_proof import check_media_goldens
     from ..mobile_export.proof import check_goldens
     from ..mobile_export.runtime import Bundle
 
     bundle = Bundle(path)
     check_files(bundle.path, bundle.manifest, all_of_them=True)
-    return Verification(bundle.manifest, tuple(check_goldens(bundle.path, bundle.decoder())))
+    goldens = [*check_goldens(bundle.path, bundle.decoder()), *check_media_goldens(bundle)]
+    return Verification(bundle.manifest, tuple(goldens))

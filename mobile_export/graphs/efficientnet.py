@@ -5,6 +5,8 @@ Legend: h and w height and width in pixels, T regions, F features of a region, C
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class _Writer:
     def __init__(self, graph: Graph, storage: Storage, size: tuple[int, int]) -> None:
         self._graph, self._storage, self._size = graph, storage, size
 
-    def block(self, x: str, block: nn.Module, name: str) -> str:
+    def block(self, x: str, block: Any, name: str) -> str:
         """An inverted bottleneck."""
         inner = x
         for part in ("expand", "depthwise", "project"):
@@ -53,15 +55,19 @@ class _Writer:
                 inner = self.convolution(inner, layer, f"{name}.{part}")
         return self._graph.op("Add", inner, x) if block.adds else inner
 
-    def convolution(self, x: str, layer: nn.Module, name: str) -> str:
+    def convolution(self, x: str, layer: Any, name: str) -> str:
         """Convolution, norm and, where the layer has it, ReLU6."""
-        weight, bias = _folded(layer)  # type: ignore[arg-type]
+        weight, bias = _folded(layer)
         convolution, stride, kernel = layer.conv, layer.stride, layer.kernel
         attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "group": convolution.groups}
         stored = self._stored(weight, f"{name}.weight")
         out = self._graph.op(
-            "Conv", x, stored, self._graph.weight(f"{name}.bias", float_array(bias, "float32")),
-            pads=self._padding(kernel, stride), **attributes,
+            "Conv",
+            x,
+            stored,
+            self._graph.weight(f"{name}.bias", float_array(bias, "float32")),
+            pads=self._padding(kernel, stride),
+            **attributes,
         )
         self._size = tuple(-(-side // stride) for side in self._size)  # type: ignore[assignment]
         if not layer.activated:
@@ -84,10 +90,10 @@ class _Writer:
         return self._graph.op("Mul", self._graph.op("Cast", self._graph.weight(name, levels), to=1), scales)
 
 
-def _folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _folded(layer: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that does what it and the batch norm behind it do."""
-    norm: nn.BatchNorm2d = layer.norm  # type: ignore[assignment]
+    norm: nn.BatchNorm2d = layer.norm
     assert norm.running_mean is not None and norm.running_var is not None, "a trained norm"
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    weight = layer.conv.weight.double() * factor[:, None, None, None]  # type: ignore[union-attr,operator]
+    weight = layer.conv.weight.double() * factor[:, None, None, None]
     return weight.float().detach(), (norm.bias.double() - norm.running_mean.double() * factor).float().detach()

@@ -46,8 +46,7 @@ def picture_graph(connector: PictureWords, weights: WeightFile, storage: Storage
     features = write_efficientnet(
         graph, _prepared(graph, pixels, steps), encoder.network, steps.fixed_size or (0, 0), storage
     )
-    heads = _Heads(graph, connector.heads, "float32" if storage == "float32" else "float16")
-    heads.write(features, encoder)
+    _Heads(graph, connector.heads, storage).write(features, encoder)
     return graph.model()
 
 
@@ -66,7 +65,8 @@ class _Heads:
     """Writes `PictureHeads`."""
 
     def __init__(self, graph: Graph, heads: PictureHeads, storage: Storage) -> None:
-        self._graph, self._heads, self._storage = graph, heads, storage
+        self._graph, self._heads = graph, heads
+        self._storage: Storage = "float32" if storage == "float32" else "float16"
         self._linears = LinearWriter()
 
     def write(self, features: str, encoder: EfficientNetEncoder) -> None:

@@ -1,13 +1,15 @@
 """Resizing of raw pixels in a graph, with the very numbers of torch's kernel, which the torch engine uses.
 
-First horizontally, then vertically, each rounded to whole pixels. A pass is a product with weights of 16 bits, which the
-graph computes from the picture's size: integers throughout, in two halves of 8 bits, since products of bytes are what
-every runtime has fast and exact.
+First horizontally, then vertically, each rounded to whole pixels. A pass is a product with weights of 16 bits, which
+the graph computes from the picture's size: integers throughout, in two halves of 8 bits, since products of bytes are
+what every runtime has fast and exact.
 
 Legend: H and W height and width before, h and w after, N pixels along one axis before, n after.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,7 +59,7 @@ class _Weights:
         shifted = graph.op("Add", upper, self._double(_MIDDLE))
         self._halves = [graph.op("Cast", part, to=2) for part in (shifted, lower)]
 
-    def applied(self, product, *, turned: bool = False) -> str:
+    def applied(self, product: Callable[[str, str], str], *, turned: bool = False) -> str:
         """The sums of a pass, rounded to whole pixels: uint8.
 
         Args:
@@ -103,7 +105,9 @@ class _Weights:
         graph = self._graph
         powers = 2.0 ** np.arange(_MOST_BITS + 1)
         largest = graph.op("ReduceMax", weights, keepdims=0)
-        scaled = graph.op("Floor", graph.op("Add", graph.op("Mul", largest, graph.constant(powers[1:])), self._double(0.5)))
+        scaled = graph.op(
+            "Floor", graph.op("Add", graph.op("Mul", largest, graph.constant(powers[1:])), self._double(0.5))
+        )
         fits = graph.op("Cast", graph.op("Less", scaled, self._double(1 << 15)), to=7)
         bits = graph.op("ReduceSum", fits, graph.constant([0], np.int64), keepdims=0)
         return graph.op("Gather", graph.constant(powers), bits)

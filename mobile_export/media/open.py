@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...encoders.errors import CheckpointError
@@ -33,8 +34,10 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     if unknown:
         hint = "update Sensorium"
         raise CheckpointError("The bundle reads something unknown.", given=", ".join(unknown), hint=hint)
-    connectors = {kind: lambda kind=kind: _OPENERS[kind](bundle) for kind in _OPENERS if kind in bundle.manifest.media}
-    return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)  # type: ignore[arg-type]
+    connectors: dict[Modality, Callable[[], Connector]] = {
+        kind: partial(opens, bundle) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
+    }
+    return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)
 
 
 def _pictures(bundle: Bundle) -> Connector:
