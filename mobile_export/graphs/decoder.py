@@ -23,10 +23,9 @@ from ...fusion.adapter import LowRankLinear
 from ...fusion.config import DecoderConfig
 from ...fusion.decoder import Block, Decoder
 from ...fusion.layers import MLP
-from ..quantization.blocks import BlockFormat
 from ..quantization.plan import Quantization, Storage
 from .attention import AttentionWriter
-from .builder import MICROSOFT, Graph
+from .builder import Graph
 from .experts import write_experts
 from .linear import LinearWriter, float_array
 from .norm import NormWriter, activated
@@ -154,22 +153,8 @@ class _Writer:
         return embedded
 
     def _embedded(self, tokens: str) -> str:
-        graph, table = self.graph, self.decoder.model.embed_tokens.weight
-        storage = self.quantization.storage("lm_head")
-        if not isinstance(storage, BlockFormat):
-            stored = graph.weight("model.embed_tokens.weight", float_array(table, storage))
-            rows = graph.op("Gather", stored, tokens, axis=0)
-            return rows if storage == "float32" else graph.op("Cast", rows, to=1)
-        blocks = self.linears.blocks("model.embed_tokens", table, storage, "lm_head")
-        # The same bytes as the head's, under the shape that this operator wants.
-        packed = graph.weight("model.embed_tokens.rows", blocks.packed.reshape(len(blocks.packed), -1))
-        scales = graph.weight("model.embed_tokens.scales", blocks.scales)
-        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
-        rows = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
-        if table.shape[1] % storage.block == 0:
-            return rows
-        bounds = [graph.constant([at], np.int64) for at in (0, table.shape[1], -1)]  # the last block is not full
-        return graph.op("Slice", rows, *bounds)
+        table, storage = self.decoder.model.embed_tokens.weight, self.quantization.storage("lm_head")
+        return self.linears.rows(self.graph, "model.embed_tokens", table, tokens, storage, "lm_head")
 
     def _learned(self, hidden: str) -> str:
         """Embeddings of the positions: [B, T, D]."""
