@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ..encoders.audio import WhisperTranscriber
+from ..encoders.errors import UnsupportedInputError
 from ..encoders.media import Modality
 from ..encoders.text import Tokenizer
-from ..fusion.connectors import PictureWords
+from ..fusion.connectors import PictureWords, TranscriptWords
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from .bundle import MediaEntry
-from .graphs import DecoderGraph, WeightFile, decoder_graph, embedding_graph, picture_graph
+from .graphs import DecoderGraph, SoundGraphs, WeightFile, decoder_graph, embedding_graph, picture_graph
 from .graphs.linear import LinearWriter
+from .media.open import SOUND_ROLES, SOUNDS
 from .quantization import Quantization
 from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
 
@@ -38,6 +41,10 @@ class MediaSource:
     model: MultimodalModel
     adapter: str = ""
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def limit(self, modality: Modality) -> dict[str, float]:
+        """Limits of one modality."""
+        return dict(self.limits.get(modality, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +76,80 @@ class MediaWriter:
         """Graphs and words of every modality that can be exported."""
         import onnx
 
-        graphs, entries = dict(_DECODERS), {}
+        graphs: dict[str, str] = dict(_DECODERS)
+        entries: dict[str, MediaEntry] = {}
         for role, name in _DECODERS.items():
             kind = DecoderGraph(embedded=True, all_logits=role == MEDIA_SCORING, context_length=self.length)
             onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
         onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
         graphs[EMBEDDING] = _TABLE
         for modality in source.model.modalities:
-            connector = source.model.connector(modality) if modality in _READ else None
-            if isinstance(connector, PictureWords):
-                graphs[modality] = f"{modality}.onnx"
-                graph = picture_graph(connector, weights, self.quantization.linear)
-                onnx.save(graph, folder / graphs[modality])
-                entries[modality] = self._pictures(connector, folder, source.limits.get(modality, {}))
+            write = _WRITERS.get(modality)
+            if write is not None:
+                more, entry = write(self, source, folder, weights)
+                graphs |= more
+                entries[modality] = entry
         return ExportedParts(graphs, entries, source.adapter)
 
-    def _pictures(self, connector: PictureWords, folder: Path, limits: Mapping[str, float]) -> MediaEntry:
-        """Words of pictures, spelled."""
-        name = "media/image.json"
+    def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What reads pictures."""
+        import onnx
+
+        connector = _of(PictureWords, source, "image")
+        onnx.save(picture_graph(connector, weights, self.quantization.linear), folder / "image.onnx")
+        details = "media/image.json"
         lists = {key: [self._spelled(" " + word) for word in words] for key, words in connector.lists.items()}
-        _write_words(folder / name, lists, self._spelled(","))
+        _write_json(folder / details, {"lists": lists, "comma": self._spelled(",")})
         longest = {key: max(map(len, words)) for key, words in lists.items()}
         names = max(longest["label"], longest["name"])
         most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
-        return MediaEntry(connector.placeholder, name, 2, most, dict(limits))
+        return {"image": "image.onnx"}, MediaEntry(connector.placeholder, details, 2, most, source.limit("image"))
+
+    def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What hears."""
+        import onnx
+
+        connector = _of(TranscriptWords, source, "audio")
+        transcriber = connector.transcriber
+        assert isinstance(transcriber, WhisperTranscriber), "a model is exported from torch"
+        writer = SoundGraphs(transcriber, weights, self.linears, self.quantization.linear)
+        files = {role: f"{role.replace('-', '_')}.onnx" for role in SOUND_ROLES}
+        models = (writer.spectrum(), writer.encoder(), writer.decoder())
+        for name, model in zip(files.values(), models, strict=True):
+            onnx.save(model, folder / name)
+        transcriber.tokenizer.save(folder / SOUNDS)
+        tokens = transcriber.tokens
+        config = transcriber.decoder.config
+        sizes = {"window": transcriber.encoder.config.window_frames}
+        sizes |= {"positions": config.positions, "vocabulary": config.vocabulary_size}
+        suppressed = {"suppress_tokens": tokens.suppressed, "begin_suppress_tokens": tokens.suppressed_first}
+        details = "media/audio.json"
+        _write_json(folder / details, sizes | suppressed)
+        return files, MediaEntry(connector.placeholder, details, 0, self.length, source.limit("audio"))
 
     def _spelled(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special=False, parse_special=False))
 
 
-_READ: frozenset[Modality] = frozenset(("image",))
+_Part = tuple[dict[str, str], MediaEntry]
+_WRITERS: dict[Modality, Callable[[MediaWriter, MediaSource, Path, WeightFile], _Part]] = {
+    "image": MediaWriter.pictures,
+    "audio": MediaWriter.sounds,
+}
+_Kind = TypeVar("_Kind")
 
 
-def _write_words(path: Path, lists: Mapping[str, Sequence[Sequence[int]]], comma: Sequence[int]) -> None:
+def _of(kind: type[_Kind], source: MediaSource, modality: Modality) -> _Kind:
+    connector = source.model.connector(modality)
+    if not isinstance(connector, kind):
+        given, expected = type(connector).__name__, kind.__name__
+        raise UnsupportedInputError(f"What reads {modality} is not exported.", given=given, expected=expected)
+    return connector
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"lists": lists, "comma": comma}, separators=(",", ":")) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def interface(path: Path) -> dict[str, dict[str, str]]:

@@ -18,10 +18,10 @@ from ..fusion.plan import PromptPlan
 from .media import ExportedMedia, open_media
 from .proof import Golden, GoldenResult, Reader, make_golden, read_golden, run_golden
 from .runtime import Bundle
+from .samples import picture, speech
 
 __all__ = ["check_media_goldens", "media_reader", "write_media_goldens"]
 
-_SIDE = (150, 200)  # pixels: none of them the graph's own
 _QUESTIONS: dict[Modality, str] = {"image": "What is in this picture?", "audio": "What is said?"}
 
 
@@ -107,18 +107,11 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _media(modality: Modality, array: NDArray[Any]) -> Media:
-    return ImageData(array) if modality == "image" else AudioData(array)
+    """A golden's input, as it is kept: pixels, or samples of 16 bits."""
+    return ImageData(array) if modality == "image" else AudioData(array.astype(np.float32) / np.float32(32768))
 
 
-def _picture() -> NDArray[np.uint8]:
-    """A teal triangle on a light ground."""
-    height, width = _SIDE
-    rows, columns = np.mgrid[:height, :width]
-    inside = (rows > 30) & (rows < 120) & (np.abs(columns - width // 2) < (rows - 30) * 0.6)
-    return np.where(inside[..., None], (0, 128, 128), (236, 236, 230)).astype(np.uint8)
-
-
-_INPUTS: dict[Modality, Callable[[], NDArray[Any]]] = {"image": _picture}
+_INPUTS: dict[Modality, Callable[[], NDArray[Any]]] = {"image": picture, "audio": speech}
 
 
 def _input(modality: Modality) -> str:

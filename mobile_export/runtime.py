@@ -42,6 +42,7 @@ class Bundle:
         check_files(self.path, self.manifest, all_of_them=False)
         self._threads = threads
         self._sessions: dict[str, Any] = {}
+        self._tokenizer: Tokenizer | None = None
         missing = [name for name in _SIZES if name not in self.manifest.decoder]
         if missing or DECODER not in self.manifest.graphs:
             given = ", ".join(missing) or f"no {DECODER}"
@@ -54,7 +55,9 @@ class Bundle:
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return Tokenizer.from_directory(self.path)
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_directory(self.path)
+        return self._tokenizer
 
     def decoder(self) -> DecoderRunner:
         """Gives the logits of the next token."""
@@ -80,6 +83,15 @@ class Bundle:
         """As `scoring`, for embeddings; raises as `media_decoder`."""
         return self._runner(MEDIA_SCORING)
 
+    @property
+    def reads_media(self) -> bool:
+        """Whether `media_decoder` is open."""
+        return MEDIA_DECODER in self._sessions
+
+    def release(self, role: str) -> None:
+        """Lets go of a graph's memory; it is opened again when it is needed."""
+        self._sessions.pop(role, None)
+
     def embeddings(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """The decoder's embeddings of tokens: int64 [...] → float32 [..., hidden size].
 
@@ -92,7 +104,7 @@ class Bundle:
             (found,) = session.run(None, {"input_ids": tokens.reshape(1, -1)})
         except Exception as error:  # onnxruntime's own classes derive from nothing narrower
             raise EngineError("The embeddings' graph failed.", given=str(error)[:300]) from error
-        return found.reshape(*tokens.shape, -1)
+        return found.reshape(*tokens.shape, found.shape[-1])
 
     def session(self, role: str) -> Any:
         """The session of a graph, opened when it is first needed.

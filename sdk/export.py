@@ -118,7 +118,10 @@ def _media(source: object, decoder: Decoder, tokenizer: Tokenizer, *, quiet: boo
     from ..mobile_export.export_media import MediaSource
 
     switch = parts["adapter"]
-    limits = {"image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)}}
+    limits = {
+        "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
+        "audio": {"seconds": LIMITS.audio_seconds},
+    }
     return MediaSource(parts["media"], switch.name if switch else "", limits)
 
 

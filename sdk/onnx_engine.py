@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import UnsupportedInputError
 from ..fusion.plan import PromptPlan
-from ..mobile_export.decoder_runner import RunnerState
+from ..mobile_export.decoder_runner import DecoderRunner, RunnerState
 from ..mobile_export.media import open_media
-from ..mobile_export.runtime import Bundle
+from ..mobile_export.runtime import DECODER, Bundle
 from .engine import EngineInfo, EngineState
 
 __all__ = ["OnnxEngine"]
@@ -73,10 +73,8 @@ class OnnxEngine:
             EngineError: the graph failed.
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
-        ids = _ids([[token] for token in tokens])
-        if any(state.adapted):
-            return self._bundle.media_decoder().step(state, self._bundle.embeddings(ids))[:, -1]
-        return self._bundle.decoder().step(state, ids)[:, -1]
+        new = self._embedded_if_needed(_ids([[token] for token in tokens]), needed=any(state.adapted))
+        return self._decoder_of(new).step(state, new)[:, -1]
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits [T, V] after every token.
@@ -97,9 +95,22 @@ class OnnxEngine:
 
     def _read(self, state: RunnerState, prompt: Sequence[int], first: int = 0) -> NDArray[np.float32]:
         """Appends a prompt from its position `first` on: the logits [1, V] that follow."""
-        new = self._input(prompt)[:, first:]
-        runner = self._bundle.decoder() if new.ndim == 2 else self._bundle.media_decoder()
-        return runner.read(state, new)[:, -1]
+        new = self._embedded_if_needed(self._input(prompt)[:, first:])
+        return self._decoder_of(new).read(state, new)[:, -1]
+
+    def _decoder_of(self, new: NDArray) -> DecoderRunner:
+        """The decoder that reads tokens [B, T], or embeddings [B, T, D]."""
+        if new.ndim == 2:
+            return self._bundle.decoder()
+        if not self._bundle.reads_media:
+            self._bundle.release(DECODER)  # two decoders would take twice the memory
+        return self._bundle.media_decoder()
+
+    def _embedded_if_needed(self, new: NDArray, *, needed: bool = False) -> NDArray:
+        """Tokens as embeddings, if the decoder that is open wants these; the numbers that come of both are equal."""
+        if new.ndim == 2 and (needed or self._bundle.reads_media):
+            return self._bundle.embeddings(new)
+        return new
 
     def _input(self, prompt: Sequence[int]) -> NDArray:
         """Tokens int64 [1, T], or embeddings float32 [1, T, D] of a prompt with media."""

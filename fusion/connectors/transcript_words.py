@@ -44,7 +44,7 @@ class TranscriptWords:
     def __init__(
         self, transcriber: Transcriber, *, spell: Callable[[str], Sequence[int]], table: Table, placeholder: str
     ) -> None:
-        self._transcriber, self._spell, self._table = transcriber, spell, table
+        self.transcriber, self._spell, self._table = transcriber, spell, table
         self._placeholder = placeholder
         self._last: tuple[str, list[tuple[Segment, list[int]]]] | None = None
 
@@ -79,7 +79,7 @@ class TranscriptWords:
     def _heard(self, media: Media) -> list[tuple[Segment, list[int]]]:
         assert isinstance(media, AudioData), "the plan gives a sound to the sounds' connector"
         if self._last is None or self._last[0] != media.digest:
-            segments = self._transcriber.transcribe(media).segments
+            segments = self.transcriber.transcribe(media).segments
             heard = [(segment, list(self._spell(segment.text.strip()))) for segment in segments]
             self._last = (media.digest, [(segment, tokens) for segment, tokens in heard if tokens])
         return self._last[1]

@@ -49,13 +49,13 @@ class MediaEntry:
 
     Attributes:
         placeholder: text of the control token that stands at each position of an item.
-        words: file of the words that its graph gives probabilities of, spelled in tokens; "" if there are none.
+        details: file of what else is needed: words that a graph gives probabilities of, control tokens.
         least, most: positions that one item takes in a prompt, without the text around them.
         limits: of what is read, numbers by name, as `sdk.Limits` has them.
     """
 
     placeholder: str
-    words: str
+    details: str
     least: int
     most: int
     limits: dict[str, float]
@@ -160,7 +160,7 @@ def _media_entry(kind: str, entry: object, files: Mapping[str, FileEntry]) -> Me
     hints = get_type_hints(MediaEntry)
     if isinstance(entry, dict) and entry.keys() == hints.keys():
         fits = all(_fits(entry[name], hint) for name, hint in hints.items())
-        if fits and entry["words"] in ("", *files) and 0 <= entry["least"] <= entry["most"] <= _LARGEST:
+        if fits and entry["details"] in files and 0 <= entry["least"] <= entry["most"] <= _LARGEST:
             return MediaEntry(**entry)
     raise CheckpointError(f"The manifest does not say how {shortened(kind)} is read.", given=shortened(entry))
 

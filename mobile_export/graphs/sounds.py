@@ -104,7 +104,7 @@ class SoundGraphs:
             writer.cache(f"heard.{number}", self.transcriber.encoder.config.positions)
             for number in range(config.layers)
         ]
-        place = graph.op("Gather", graph.op("Shape", past[0][0]), graph.constant([[2]], np.int64))
+        place = graph.op("Gather", graph.op("Shape", past[0][0]), graph.constant(np.array([[2]]), np.int64))
         x = graph.op(
             "Add",
             writer.rows("audio.decoder.tokens", decoder.embed_tokens.weight, token),
