@@ -95,8 +95,9 @@ def _read(bundle: Bundle, modality: Modality) -> tuple[Golden, str]:
 
 
 def _plan(bundle: Bundle, media: ExportedMedia, item: Media, question: str) -> PromptPlan:
-    content = [{"type": "text", "text": question}, {"type": item.modality}]
-    return media.plan(bundle.tokenizer(), [{"role": "user", "content": content}], [(item, None)])
+    content, tokenizer = [{"type": "text", "text": question}, {"type": item.modality}], bundle.tokenizer()
+    messages = [{"role": "user", "content": content}]
+    return media.plan(tokenizer, messages, [(item, None)], raw=not tokenizer.has_chat_template)
 
 
 def _array(path: Path) -> NDArray[Any]:
