@@ -202,3 +202,29 @@ def test_fewer_bits_read_nearly_the_same(quant: str, models: tuple[sdk.Model, sd
     for name, probabilities in found.items():
         difference = np.abs(probabilities - getattr(expected, name)[0].numpy()).max()
         assert difference <= {"fp16": 0.01, "int4": 0.1}[quant], name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_default_model_answers_about_photos_and_speech(root: Path, tmp_path: Path) -> None:
+    import skimage
+
+    sdk.export("nano", tmp_path / "out", quant="fp32", context_length=1024)
+    theirs, ours = sdk.load("nano", dtype="float32", device="cpu"), sdk.load(tmp_path / "out")
+    folder = Path(skimage.__file__).parent / "data"
+    names = (
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.jpg",
+        "camera.png",
+        "motorcycle_left.png",
+        "coins.png",
+    )
+    asked = [("What is in this picture?", sdk.Image(folder / name)) for name in names]
+    asked += [("Transcribe the speech.", sdk.Audio(root / "tests" / "data" / "speech.flac"))]
+    for parts in asked:
+        expected, found = theirs.encode(*parts), ours.encode(*parts)
+        assert (found.tokens, found.spans, found.adapter) == (expected.tokens, expected.spans, expected.adapter)
+        assert ours.ask(*parts, max_new_tokens=24).tokens == theirs.ask(*parts, max_new_tokens=24).tokens
+    assert sdk.verify(tmp_path / "out").passed
