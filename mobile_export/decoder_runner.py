@@ -33,12 +33,13 @@ class DecoderShape:
     context_length: int
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Any:
+def open_session(path: Path, *, threads: int | None = None, keeps_memory: bool = True) -> Any:
     """An inference session of a graph.
 
     Args:
         path: of the graph; its weights lie beside it.
         threads: that it computes with; None for one a core that this process may use.
+        keeps_memory: what a run took is kept for the next; not worth it for graphs that run now and then.
 
     Raises:
         CheckpointError: the graph is damaged, or needs an operator that is not there.
@@ -48,6 +49,7 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = keeps_memory
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower

@@ -14,12 +14,14 @@ from ..encoders.text import Tokenizer
 from .bundle import Manifest, check_files, read_manifest
 from .decoder_runner import DecoderRunner, DecoderShape, open_session
 
-__all__ = ["DECODER", "EMBEDDING", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
+__all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
 
 #: Roles of graphs in a manifest: of the next token alone, and of all positions.
 DECODER, SCORING = "decoder", "scoring"
 #: The same for embeddings rather than tokens, and the table that turns tokens into them.
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
+#: Graphs that run once for an item, or for each half minute of it.
+ENCODERS = ("image", "audio-spectrum", "audio-encoder")
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
 
@@ -115,7 +117,8 @@ class Bundle:
         if role not in self._sessions:
             if role not in self.manifest.graphs:
                 raise CheckpointError(f"This bundle has no {role} graph.", given=", ".join(self.manifest.graphs))
-            self._sessions[role] = open_session(self.path / self.manifest.graphs[role], threads=self._threads)
+            path, often = self.path / self.manifest.graphs[role], role not in ENCODERS
+            self._sessions[role] = open_session(path, threads=self._threads, keeps_memory=often)
         return self._sessions[role]
 
     def _runner(self, role: str) -> DecoderRunner:
