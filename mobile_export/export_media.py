@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,17 +34,13 @@ class MediaSource:
 
     Attributes:
         model: whose connectors read media.
+        limits: of each modality that is exported, what the SDK reads of it: numbers by name.
         adapter: name of the adapter that its decoder has, or "".
-        limits: of what the SDK reads of each modality, numbers by name.
     """
 
     model: MultimodalModel
+    limits: Mapping[Modality, Mapping[str, float]]
     adapter: str = ""
-    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def limit(self, modality: Modality) -> dict[str, float]:
-        """Limits of one modality."""
-        return dict(self.limits.get(modality, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ class MediaWriter:
     length: int
 
     def write(self, source: MediaSource, folder: Path, weights: WeightFile) -> ExportedParts:
-        """Graphs and words of every modality that can be exported."""
+        """Graphs and words of every modality that is exported."""
         import onnx
 
         graphs: dict[str, str] = dict(_DECODERS)
@@ -83,12 +79,10 @@ class MediaWriter:
             onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
         onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
         graphs[EMBEDDING] = _TABLE
-        for modality in source.model.modalities:
-            write = _WRITERS.get(modality)
-            if write is not None:
-                more, entry = write(self, source, folder, weights)
-                graphs |= more
-                entries[modality] = entry
+        for modality in source.limits:
+            more, entry = _WRITERS[modality](self, source, folder, weights)
+            graphs |= more
+            entries[modality] = entry
         return ExportedParts(graphs, entries, source.adapter)
 
     def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
@@ -103,7 +97,9 @@ class MediaWriter:
         longest = {key: max(map(len, words)) for key, words in lists.items()}
         names = max(longest["label"], longest["name"])
         most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
-        return {"image": "image.onnx"}, MediaEntry(connector.placeholder, details, 2, most, source.limit("image"))
+        return {"image": "image.onnx"}, MediaEntry(
+            connector.placeholder, details, 2, most, dict(source.limits["image"])
+        )
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What hears."""
@@ -125,7 +121,7 @@ class MediaWriter:
         suppressed = {"suppress_tokens": tokens.suppressed, "begin_suppress_tokens": tokens.suppressed_first}
         details = "media/audio.json"
         _write_json(folder / details, sizes | suppressed)
-        return files, MediaEntry(connector.placeholder, details, 0, self.length, source.limit("audio"))
+        return files, MediaEntry(connector.placeholder, details, 0, self.length, dict(source.limits["audio"]))
 
     def _spelled(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special=False, parse_special=False))

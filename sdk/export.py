@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders.errors import OptionError
+from ..encoders.media import Modality
 from .card import card, card_names
 from .hub import resolve
 from .load import card_media, checkpoint_defaults, checkpoint_tokenizer
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Verification", "export", "verify"]
 
+#: What is exported besides text, with the limits of what is read.
+_LIMITS: dict[Modality, dict[str, float]] = {
+    "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
+    "audio": {"seconds": LIMITS.audio_seconds},
+}
 _QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "mixed")
 
 
@@ -52,10 +58,11 @@ def export(
     overwrite: bool = False,
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    modalities: Collection[str] | None = None,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
-    """Exports a model's decoder and tokenizer as a bundle; until it is whole, nothing is at `out`.
+    """Exports a model as a bundle; until it is whole, nothing is at `out`.
 
     Args:
         source: as for `load`.
@@ -64,6 +71,7 @@ def export(
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
 
@@ -72,7 +80,7 @@ def export(
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
-        OptionError: an unknown quantization, or a context that the model does not have.
+        OptionError: an unknown quantization, or a context or modality that the model does not have.
         InvalidInputError: there is something at `out` that would be lost.
         UnsupportedInputError: a family that cannot be expressed; says why.
     """
@@ -99,7 +107,7 @@ def export(
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),
-            media=_media(source, decoder, tokenizer, quiet=quiet),
+            media=_media(source, decoder, tokenizer, modalities, quiet=quiet),
         )
     finally:
         checkpoint.close()
@@ -110,19 +118,23 @@ def export(
     return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
 
 
-def _media(source: object, decoder: Decoder, tokenizer: Tokenizer, *, quiet: bool) -> MediaSource | None:
+def _media(
+    source: object, decoder: Decoder, tokenizer: Tokenizer, modalities: Collection[str] | None, *, quiet: bool
+) -> MediaSource | None:
     """What of a card's model is exported besides its decoder."""
     parts = card_media(source, decoder, tokenizer, quiet)
-    if not parts:
+    known = {kind: limits for kind, limits in _LIMITS.items() if parts and kind in parts["media"].modalities}
+    unknown = sorted(set(modalities or ()) - {"text", *known})
+    if unknown:
+        given, expected = ", ".join(unknown), ", ".join(("text", *known))
+        raise OptionError("The bundle of this model cannot read this.", given=given, expected=expected)
+    wanted = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
+    if not wanted:
         return None
     from ..mobile_export.export_media import MediaSource
 
     switch = parts["adapter"]
-    limits = {
-        "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
-        "audio": {"seconds": LIMITS.audio_seconds},
-    }
-    return MediaSource(parts["media"], switch.name if switch else "", limits)
+    return MediaSource(parts["media"], wanted, switch.name if switch else "")
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:

@@ -117,7 +117,8 @@ def small_source(folder: object) -> tuple[ExportSource, AdapterSwitch]:
         return TranscriptWords(small_transcriber(), spell=spell, table=table, placeholder="<sound>")
 
     connectors = {"image": lambda: small_picture_words(tokenizer, table), "audio": sounds}
-    media = MediaSource(MultimodalModel(decoder, connectors, adapter="small"), "small", {"audio": {"seconds": 9.0}})  # type: ignore[arg-type]
+    model = MultimodalModel(decoder, connectors, adapter="small")  # type: ignore[arg-type]
+    media = MediaSource(model, {"image": {}, "audio": {"seconds": 9.0}}, "small")
     return ExportSource(decoder=decoder, tokenizer=tokenizer, name="small", licence="MIT", media=media), switch
 
 

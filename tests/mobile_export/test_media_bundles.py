@@ -204,6 +204,14 @@ def test_fewer_bits_read_nearly_the_same(quant: str, models: tuple[sdk.Model, sd
         assert difference <= {"fp16": 0.01, "int4": 0.1}[quant], name
 
 
+def test_only_what_a_model_reads_is_exported(checkpoint: Path, tmp_path: Path) -> None:
+    for modalities in (["image"], ["text", "smell"]):
+        with pytest.raises(sdk.OptionError, match=r"expected: text$|cannot read"):
+            sdk.export(checkpoint, tmp_path / "out", modalities=modalities)
+    sdk.export(checkpoint, tmp_path / "out", quant="int8", modalities=["text"])
+    assert sdk.load(tmp_path / "out").modalities == ("text",)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_default_model_answers_about_photos_and_speech(root: Path, tmp_path: Path) -> None:
