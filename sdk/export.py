@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Verification", "export", "verify"]
 
 #: What is exported besides text, with the limits of what is read.
-_LIMITS: dict[Modality, dict[str, float]] = {
+_LIMITS: dict[Modality, Mapping[str, float]] = {
     "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
     "audio": {"seconds": LIMITS.audio_seconds},
 }
