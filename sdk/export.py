@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..encoders.errors import OptionError
 from ..encoders.media import Modality
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Verification", "export", "verify"]
 
+_Limits: TypeAlias = dict[Modality, Mapping[str, float]]
 #: What is exported besides text, with the limits of what is read.
-_LIMITS: dict[Modality, Mapping[str, float]] = {
+_LIMITS: _Limits = {
     "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
     "audio": {"seconds": LIMITS.audio_seconds},
 }
@@ -123,12 +124,12 @@ def _media(
 ) -> MediaSource | None:
     """What of a card's model is exported besides its decoder."""
     parts = card_media(source, decoder, tokenizer, quiet)
-    known = {kind: limits for kind, limits in _LIMITS.items() if parts and kind in parts["media"].modalities}
+    known: _Limits = {kind: limits for kind, limits in _LIMITS.items() if parts and kind in parts["media"].modalities}
     unknown = sorted(set(modalities or ()) - {"text", *known})
     if unknown:
         given, expected = ", ".join(unknown), ", ".join(("text", *known))
         raise OptionError("The bundle of this model cannot read this.", given=given, expected=expected)
-    wanted = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
+    wanted: _Limits = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
     if not wanted:
         return None
     from ..mobile_export.export_media import MediaSource
