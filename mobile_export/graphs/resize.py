@@ -69,8 +69,9 @@ class _Weights:
         graph = self._graph
         halves = [graph.op("Transpose", half, perm=[1, 0]) if turned else half for half in self._halves]
         zeros = [graph.constant(zero, np.uint8) for zero in (_MIDDLE, 0)]
-        upper, lower = (graph.op("Cast", product(*pair), to=11) for pair in zip(halves, zeros, strict=True))
-        total = graph.op("Add", graph.op("Mul", upper, self._double(256)), lower)
+        upper, lower = (product(*pair) for pair in zip(halves, zeros, strict=True))
+        total = graph.op("Add", graph.op("Mul", upper, graph.constant(256, np.int32)), lower)  # of at most 31 bits
+        total = graph.op("Cast", total, to=11)
         shifted = graph.op("Floor", graph.op("Add", graph.op("Div", total, self._unit), self._double(0.5)))
         return graph.op("Cast", graph.op("Clip", shifted, self._double(0), self._double(255)), to=2)
 
