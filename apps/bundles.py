@@ -24,6 +24,9 @@ def export_command(
     quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4 or mixed.")] = "int4",
     adapter: Annotated[str | None, typer.Option(help="A LoRA directory that is merged into the model.")] = None,
     context_length: ContextLength = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="What it reads, e.g. text,image; all it can, if not given.")
+    ] = None,
     archive: Annotated[Path | None, typer.Option(help="Write the bundle into one file, too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
@@ -39,6 +42,7 @@ def export_command(
             print(f"{step} …", file=sys.stderr)
 
     chosen = {"quant": quant, "adapter": adapter, "context_length": context_length, "overwrite": overwrite}
+    chosen["modalities"] = None if modalities is None else modalities.split(",")
     manifest = export(model, out, **chosen, quiet=silent, tell=tell)  # type: ignore[arg-type]
     if archive is not None:
         from ..mobile_export.bundle import pack
@@ -55,6 +59,7 @@ def export_command(
         ("bundle", str(out)),
         ("size", human_bytes(size)),
         ("quantization", manifest.quantization),
+        ("reads", ", ".join(manifest.modalities)),
         ("perplexity", f"{found['perplexity']:.2f}; {found['perplexity_source']:.2f} before"),
         ("divergence", f"{found['kl']:.4f} nats; {found['agreement']:.1%} of next tokens the same; {changed}"),
     ]

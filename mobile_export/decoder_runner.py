@@ -33,12 +33,13 @@ class DecoderShape:
     context_length: int
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Any:
+def open_session(path: Path, *, threads: int | None = None, keeps_memory: bool = True) -> Any:
     """An inference session of a graph.
 
     Args:
         path: of the graph; its weights lie beside it.
         threads: that it computes with; None for one a core that this process may use.
+        keeps_memory: what a run took is kept for the next; not worth it for graphs that run now and then.
 
     Raises:
         CheckpointError: the graph is damaged, or needs an operator that is not there.
@@ -48,6 +49,7 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = keeps_memory
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
@@ -65,8 +67,10 @@ class RunnerState:
     def __init__(self, shape: DecoderShape, rows: int) -> None:
         self._shape = shape
         self._lengths = [0] * rows
+        #: How strongly the adapter acts on each row, 0 or 1.
+        self.adapted = [0.0] * rows
         self.buffers: list[NDArray[np.float32]] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
-        self.binding: Any = None  # of the session that fills the buffers; made anew when they are
+        self._bound: tuple[Any, Any] | None = None  # a session and its binding to these buffers
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -92,10 +96,25 @@ class RunnerState:
         """Keeps `rows` in that order; a row named twice is duplicated."""
         self._replace([old[list(rows)] for old in self.buffers])
         self._lengths = [self._lengths[row] for row in rows]
+        self.adapted = [self.adapted[row] for row in rows]
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forgets each row's positions from `lengths[row]` on."""
         self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
+
+    def binding(self, session: Any) -> Any:
+        """A binding of a session in which past and present are these buffers."""
+        if self._bound is None or self._bound[0] is not session:
+            import onnxruntime
+
+            binding = session.io_binding()
+            for number, buffer in enumerate(self.buffers):
+                shared = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
+                name = f"{number // 2}.{('key', 'value')[number % 2]}"
+                binding.bind_ortvalue_input(f"past_key_values.{name}", shared)
+                binding.bind_ortvalue_output(f"present.{name}", shared)
+            self._bound = session, binding
+        return self._bound[1]
 
     @classmethod
     def join(cls, states: Sequence[RunnerState]) -> RunnerState:
@@ -109,10 +128,11 @@ class RunnerState:
             for number in range(len(joined.buffers))
         ]
         joined._lengths = [length for state in states for length in state._lengths]
+        joined.adapted = [strength for state in states for strength in state.adapted]
         return joined
 
     def _replace(self, buffers: list[NDArray[np.float32]]) -> None:
-        self.buffers, self.binding = buffers, None
+        self.buffers, self._bound = buffers, None
 
     def _empty(self, rows: int, room: int) -> NDArray[np.float32]:
         return np.zeros((rows, self._shape.kv_heads, room, self._shape.head_size), np.float32)
@@ -136,7 +156,9 @@ class DecoderRunner:
 
     def __init__(self, session: Any, shape: DecoderShape) -> None:
         self.session, self.shape = session, shape
-        self._input = session.get_inputs()[0].name  # input_ids or inputs_embeds
+        names = [entry.name for entry in session.get_inputs()]
+        self._input = names[0]  # input_ids or inputs_embeds
+        self._adapts = "adapter_scale" in names
 
     def new_state(self, rows: int = 1) -> RunnerState:
         """Of `rows` empty rows."""
@@ -161,12 +183,12 @@ class DecoderRunner:
         count = new.shape[1]
         longest = max(state.lengths) + count
         state.reserve(longest)
-        if state.binding is None:
-            state.binding = self._bound(state)
-        binding = state.binding
+        binding = state.binding(self.session)
         mask = np.arange(longest) < (np.array(state.lengths) + count)[:, None]
         # The binding reads these arrays while the graph runs; they must live as long.
         values = {self._input: np.ascontiguousarray(new), "attention_mask": mask.astype(np.int64)}
+        if self._adapts:
+            values["adapter_scale"] = np.array(state.adapted, np.float32)
         for name, array in values.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_output("logits", "cpu")
@@ -176,15 +198,3 @@ class DecoderRunner:
             raise EngineError("The decoder's graph failed.", given=str(error)[:300]) from error
         state.advance(count)
         return binding.get_outputs()[-1].numpy()
-
-    def _bound(self, state: RunnerState) -> Any:
-        """A binding in which past and present are one buffer."""
-        import onnxruntime
-
-        binding = self.session.io_binding()
-        for layer in range(self.shape.layers):
-            for place, part in enumerate(("key", "value")):
-                shared = onnxruntime.OrtValue.ortvalue_from_numpy(state.buffers[2 * layer + place])
-                binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", shared)
-                binding.bind_ortvalue_output(f"present.{layer}.{part}", shared)
-        return binding

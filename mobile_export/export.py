@@ -18,9 +18,11 @@ from ..encoders.errors import InvalidInputError
 from ..encoders.text import Tokenizer
 from ..fusion.decoder import Decoder
 from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
+from .export_media import ExportedParts, MediaSource, MediaWriter, interface
 from .genai import genai_config
 from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
+from .media_proof import write_media_goldens
 from .proof import GOLDENS, Reader, figures, greedy, make_golden, reader, write_goldens
 from .quantization import Quantization, importance_of
 from .runtime import DECODER, SCORING, Bundle
@@ -49,6 +51,7 @@ class ExportSource:
         licence: SPDX identifier, or "".
         raw_config: its config.json.
         defaults: its generation_config.json.
+        media: what is exported besides the decoder, or None.
     """
 
     decoder: Decoder
@@ -57,6 +60,7 @@ class ExportSource:
     licence: str = ""
     raw_config: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    media: MediaSource | None = None
 
 
 def export_bundle(
@@ -113,7 +117,7 @@ def _write(
         tell("measuring which input features matter")
         importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
     tell(f"writing graphs ({quantization.name})")
-    _write_graphs(source.decoder, folder, LinearWriter(importance), quantization, length)
+    media = _write_graphs(source, folder, LinearWriter(importance), quantization, length)
     source.tokenizer.save(folder)
     config = source.decoder.config
     ends = sorted(source.tokenizer.stop_ids)
@@ -121,26 +125,35 @@ def _write(
     _write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
     _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, _GRAPHS[DECODER]))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
+    graphs = _GRAPHS | (media.graphs if media else {})
     manifest = Manifest(
         source=source.name,
         licence=source.licence,
         family=config.family,
         quantization=quantization.name,
         decoder={name: getattr(config, name) for name in sizes} | {"context_length": length},
-        graphs=_GRAPHS,
+        graphs=graphs,
+        modalities=("text", *(media.entries if media else ())),
+        media=media.entries if media else {},
+        adapter=media.adapter if media else "",
+        interfaces={role: interface(folder / name) for role, name in graphs.items()},
     )
     return _with_proof(source, folder, manifest, quantization, tell)
 
 
 def _write_graphs(
-    decoder: Decoder, folder: Path, linears: LinearWriter, quantization: Quantization, length: int
-) -> None:
+    source: ExportSource, folder: Path, linears: LinearWriter, quantization: Quantization, length: int
+) -> ExportedParts | None:
     import onnx
 
     with WeightFile(folder / _WEIGHTS) as weights:
         for role, name in _GRAPHS.items():
             kind = DecoderGraph(all_logits=role == SCORING, context_length=length)
-            onnx.save(decoder_graph(decoder, weights, linears, quantization, kind), folder / name)
+            onnx.save(decoder_graph(source.decoder, weights, linears, quantization, kind), folder / name)
+        if source.media is None:
+            return None
+        writer = MediaWriter(source.decoder, source.tokenizer, linears, quantization, length)
+        return writer.write(source.media, folder, weights)
 
 
 def _with_proof(
@@ -156,10 +169,11 @@ def _with_proof(
     prompts = _prompts(tokenizer)
     share = _TOLERANCES.get(str(quantization.linear), _BLOCK_TOLERANCE)
     goldens = [
-        make_golden(runner, question, prompt, tokenizer.stop_ids, share=share)
+        make_golden(lambda: reader(runner), question, prompt, tokenizer.stop_ids, share=share)
         for question, prompt in list(prompts.items())[:4]
     ]
     write_goldens(folder, goldens)
+    write_media_goldens(bundle, share=share)
     found = _figures(source, bundle, prompts)
     finished = replace(manifest, files=file_entries(folder), figures=found)
     write_manifest(folder, finished)

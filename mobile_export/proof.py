@@ -26,7 +26,9 @@ __all__ = [
     "figures",
     "greedy",
     "make_golden",
+    "read_golden",
     "reader",
+    "run_golden",
     "write_goldens",
 ]
 
@@ -102,19 +104,19 @@ def reader(runner: DecoderRunner) -> Reader:
 
 
 def make_golden(
-    runner: DecoderRunner, name: str, prompt: Sequence[int], stops: frozenset[int], *, share: float
+    fresh: Callable[[], Reader], name: str, prompt: Sequence[int], stops: frozenset[int], *, share: float
 ) -> Golden:
     """What a bundle answers where it is made.
 
     Args:
-        runner: of the bundle.
+        fresh: gives what reads from nothing.
         name, prompt: of the golden.
         stops: tokens that end an answer.
         share: of the logits' standard deviation by which one may differ on another device.
     """
-    logits = reader(runner)(prompt)
+    logits = fresh()(prompt)
     top = np.argsort(-logits)[:_SHOWN]
-    answer = greedy(reader(runner), prompt, 16, stops)
+    answer = greedy(fresh(), prompt, 16, stops)
     values = [round(float(logit), 6) for logit in logits[top]]
     tolerance = round(share * float(logits.std()), 6)
     return Golden(name, list(prompt), answer, [int(token) for token in top], values, tolerance)
@@ -133,13 +135,21 @@ def check_goldens(directory: Path, runner: DecoderRunner) -> list[GoldenResult]:
     Raises:
         CheckpointError: the bundle has none that can be read.
     """
-    return [_run(golden, runner) for golden in _read(directory, runner.shape.vocabulary_size)]
+    goldens = _read(directory, runner.shape.vocabulary_size)
+    return [run_golden(golden, lambda: reader(runner), golden.prompt) for golden in goldens]
 
 
-def _run(golden: Golden, runner: DecoderRunner) -> GoldenResult:
-    logits = reader(runner)(golden.prompt)
+def run_golden(golden: Golden, fresh: Callable[[], Reader], prompt: Sequence[int]) -> GoldenResult:
+    """How a golden comes out here.
+
+    Args:
+        golden: what is expected.
+        fresh: gives what reads from nothing.
+        prompt: as `fresh` reads it.
+    """
+    logits = fresh()(prompt)
     difference = float(np.abs(logits[golden.top] - np.array(golden.logits, np.float32)).max())
-    answer = greedy(reader(runner), golden.prompt, len(golden.answer))
+    answer = greedy(fresh(), prompt, len(golden.answer))
     same = [a == b for a, b in zip(answer, golden.answer, strict=True)]
     return GoldenResult(golden.name, difference, golden.tolerance, [*same, False].index(False), len(same))
 
@@ -148,10 +158,15 @@ def _read(directory: Path, vocabulary: int) -> list[Golden]:
     found = read_json(directory / GOLDENS).get("goldens")
     if not isinstance(found, list) or not found:
         raise CheckpointError("The bundle has no goldens.", given=shortened(found))
-    return [_golden(entry, vocabulary) for entry in found]
+    return [read_golden(entry, vocabulary) for entry in found]
 
 
-def _golden(entry: object, vocabulary: int) -> Golden:
+def read_golden(entry: object, vocabulary: int) -> Golden:
+    """A golden from its JSON, checked.
+
+    Raises:
+        CheckpointError: it is none.
+    """
     names = set(Golden.__dataclass_fields__)
     if isinstance(entry, dict) and entry.keys() == names:
         tokens = [token for name in ("prompt", "answer", "top") for token in _list(entry[name])]

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from ..encoders.errors import CheckpointError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..encoders.errors import CheckpointError, EngineError
 from ..encoders.text import Tokenizer
 from .bundle import Manifest, check_files, read_manifest
 from .decoder_runner import DecoderRunner, DecoderShape, open_session
 
-__all__ = ["DECODER", "SCORING", "Bundle"]
+__all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
 
 #: Roles of graphs in a manifest: of the next token alone, and of all positions.
 DECODER, SCORING = "decoder", "scoring"
+#: The same for embeddings rather than tokens, and the table that turns tokens into them.
+MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
+#: Graphs that run once for an item, or for each half minute of it.
+ENCODERS = ("image", "audio-spectrum", "audio-encoder")
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
 
@@ -35,7 +43,8 @@ class Bundle:
         self.manifest: Manifest = read_manifest(self.path)
         check_files(self.path, self.manifest, all_of_them=False)
         self._threads = threads
-        self._runners: dict[str, DecoderRunner] = {}
+        self._sessions: dict[str, Any] = {}
+        self._tokenizer: Tokenizer | None = None
         missing = [name for name in _SIZES if name not in self.manifest.decoder]
         if missing or DECODER not in self.manifest.graphs:
             given = ", ".join(missing) or f"no {DECODER}"
@@ -48,7 +57,9 @@ class Bundle:
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return Tokenizer.from_directory(self.path)
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_directory(self.path)
+        return self._tokenizer
 
     def decoder(self) -> DecoderRunner:
         """Gives the logits of the next token."""
@@ -62,10 +73,53 @@ class Bundle:
         """
         return self._runner(SCORING)
 
-    def _runner(self, role: str) -> DecoderRunner:
-        if role not in self._runners:
+    def media_decoder(self) -> DecoderRunner:
+        """As `decoder`, for embeddings, and with the adapter for the rows that want it.
+
+        Raises:
+            CheckpointError: the bundle reads text alone.
+        """
+        return self._runner(MEDIA_DECODER)
+
+    def media_scoring(self) -> DecoderRunner:
+        """As `scoring`, for embeddings; raises as `media_decoder`."""
+        return self._runner(MEDIA_SCORING)
+
+    @property
+    def reads_media(self) -> bool:
+        """Whether `media_decoder` is open."""
+        return MEDIA_DECODER in self._sessions
+
+    def release(self, role: str) -> None:
+        """Lets go of a graph's memory; it is opened again when it is needed."""
+        self._sessions.pop(role, None)
+
+    def embeddings(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The decoder's embeddings of tokens: int64 [...] → float32 [..., hidden size].
+
+        Raises:
+            CheckpointError: the bundle reads text alone.
+            EngineError: the graph failed.
+        """
+        session = self.session(EMBEDDING)
+        try:
+            (found,) = session.run(None, {"input_ids": tokens.reshape(1, -1)})
+        except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+            raise EngineError("The embeddings' graph failed.", given=str(error)[:300]) from error
+        return found.reshape(*tokens.shape, found.shape[-1])
+
+    def session(self, role: str) -> Any:
+        """The session of a graph, opened when it is first needed.
+
+        Raises:
+            CheckpointError: the bundle was made without this graph, or it is damaged.
+        """
+        if role not in self._sessions:
             if role not in self.manifest.graphs:
                 raise CheckpointError(f"This bundle has no {role} graph.", given=", ".join(self.manifest.graphs))
-            session = open_session(self.path / self.manifest.graphs[role], threads=self._threads)
-            self._runners[role] = DecoderRunner(session, self.shape)
-        return self._runners[role]
+            path, often = self.path / self.manifest.graphs[role], role not in ENCODERS
+            self._sessions[role] = open_session(path, threads=self._threads, keeps_memory=often)
+        return self._sessions[role]
+
+    def _runner(self, role: str) -> DecoderRunner:
+        return DecoderRunner(self.session(role), self.shape)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..encoders.errors import OptionError
+from ..encoders.media import Modality
 from .card import card, card_names
 from .hub import resolve
-from .load import checkpoint_defaults, checkpoint_tokenizer
+from .load import card_media, checkpoint_defaults, checkpoint_tokenizer
+from .media import LIMITS
 
 if TYPE_CHECKING:
+    from ..encoders.text import Tokenizer
+    from ..fusion.decoder import Decoder
     from ..mobile_export.bundle import Manifest
+    from ..mobile_export.export_media import MediaSource
     from ..mobile_export.proof import GoldenResult
 
 __all__ = ["Verification", "export", "verify"]
 
+_Limits: TypeAlias = dict[Modality, Mapping[str, float]]
+#: What is exported besides text, with the limits of what is read.
+_LIMITS: _Limits = {
+    "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
+    "audio": {"seconds": LIMITS.audio_seconds},
+}
 _QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "mixed")
 
 
@@ -48,10 +59,11 @@ def export(
     overwrite: bool = False,
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    modalities: Collection[str] | None = None,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
-    """Exports a model's decoder and tokenizer as a bundle; until it is whole, nothing is at `out`.
+    """Exports a model as a bundle; until it is whole, nothing is at `out`.
 
     Args:
         source: as for `load`.
@@ -60,6 +72,7 @@ def export(
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
 
@@ -68,7 +81,7 @@ def export(
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
-        OptionError: an unknown quantization, or a context that the model does not have.
+        OptionError: an unknown quantization, or a context or modality that the model does not have.
         InvalidInputError: there is something at `out` that would be lost.
         UnsupportedInputError: a family that cannot be expressed; says why.
     """
@@ -87,13 +100,15 @@ def export(
         if adapter is not None:
             merge_low_rank(checkpoint, Path(adapter))
         decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
+        tokenizer = checkpoint_tokenizer(checkpoint)
         made = ExportSource(
             decoder=decoder,
-            tokenizer=checkpoint_tokenizer(checkpoint),
+            tokenizer=tokenizer,
             name=str(source) if adapter is None else f"{source} with {adapter}",
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),
+            media=_media(source, decoder, tokenizer, modalities, quiet=quiet),
         )
     finally:
         checkpoint.close()
@@ -102,6 +117,25 @@ def export(
         raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
     options = {"overwrite": overwrite, "context_length": context_length, "tell": tell}
     return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
+
+
+def _media(
+    source: object, decoder: Decoder, tokenizer: Tokenizer, modalities: Collection[str] | None, *, quiet: bool
+) -> MediaSource | None:
+    """What of a card's model is exported besides its decoder."""
+    parts = card_media(source, decoder, tokenizer, quiet)
+    known: _Limits = {kind: limits for kind, limits in _LIMITS.items() if parts and kind in parts["media"].modalities}
+    unknown = sorted(set(modalities or ()) - {"text", *known})
+    if unknown:
+        given, expected = ", ".join(unknown), ", ".join(("text", *known))
+        raise OptionError("The bundle of this model cannot read this.", given=given, expected=expected)
+    wanted: _Limits = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
+    if not wanted:
+        return None
+    from ..mobile_export.export_media import MediaSource
+
+    switch = parts["adapter"]
+    return MediaSource(parts["media"], wanted, switch.name if switch else "")
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
@@ -113,9 +147,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         EngineError: a graph fails here.
     """
     from ..mobile_export.bundle import check_files
+    from ..mobile_export.media_proof import check_media_goldens
     from ..mobile_export.proof import check_goldens
     from ..mobile_export.runtime import Bundle
 
     bundle = Bundle(path)
     check_files(bundle.path, bundle.manifest, all_of_them=True)
-    return Verification(bundle.manifest, tuple(check_goldens(bundle.path, bundle.decoder())))
+    goldens = [*check_goldens(bundle.path, bundle.decoder()), *check_media_goldens(bundle)]
+    return Verification(bundle.manifest, tuple(goldens))

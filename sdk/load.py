@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
 
-__all__ = ["checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
+__all__ = ["card_media", "checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
 
 _ENGINES = ("auto", "torch", "onnx")
 
@@ -86,7 +86,7 @@ def load(
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = checkpoint_tokenizer(checkpoint)
-            media = _media(checkpoint, decoder, tokenizer) or _card_media(source, decoder, tokenizer, quiet)
+            media = _media(checkpoint, decoder, tokenizer) or card_media(source, decoder, tokenizer, quiet)
             runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache=cache, **media)
     finally:
         checkpoint.close()
@@ -160,7 +160,7 @@ def _reads_media(source: object) -> bool:
     return source in card_names() and card(str(source)).has("image-heads")
 
 
-def _card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
+def card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bool) -> dict[str, Any]:
     """What a card's model needs to read more than text; its files are fetched when they are first needed."""
     if not _reads_media(source):
         return {}

@@ -25,7 +25,7 @@ from .result import Result
 from .tools import Toolbox, toolbox_of
 
 if TYPE_CHECKING:
-    from ..fusion.model import MultimodalModel
+    from ..fusion.planning import MediaPlanner
 
 __all__ = ["Answer", "Model", "SavesWeights"]
 
@@ -209,7 +209,7 @@ class Model:
         return ("text", *(self._media.modalities if self._media else ()))
 
     @property
-    def _media(self) -> MultimodalModel | None:
+    def _media(self) -> MediaPlanner | None:
         return getattr(self.engine, "media", None)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mobile_export.decoder_runner import RunnerState
-from ..mobile_export.runtime import Bundle
+from ..encoders.errors import UnsupportedInputError
+from ..fusion.plan import PromptPlan
+from ..mobile_export.decoder_runner import DecoderRunner, RunnerState
+from ..mobile_export.media import open_media
+from ..mobile_export.runtime import DECODER, Bundle
 from .engine import EngineInfo, EngineState
 
 __all__ = ["OnnxEngine"]
@@ -25,6 +28,8 @@ class OnnxEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
+        #: Plans and embeds prompts with media; None for a bundle that reads text alone.
+        self.media = open_media(bundle)
 
     @property
     def info(self) -> EngineInfo:
@@ -38,10 +43,12 @@ class OnnxEngine:
         Raises:
             EngineError: the graph failed.
         """
-        runner = self._bundle.decoder()
-        states = [runner.new_state() for _ in prompts]
-        logits = [runner.read(state, _ids([prompt])) for state, prompt in zip(states, prompts, strict=True)]
-        return RunnerState.join(states), np.concatenate(logits)[:, -1]
+        states, logits = [], []
+        for prompt in prompts:
+            state = self._new_state(prompt)
+            states.append(state)
+            logits.append(self._read(state, prompt))
+        return RunnerState.join(states), np.concatenate(logits)
 
     def resume(
         self, state: EngineState, prompt: Sequence[int], kept: int
@@ -53,8 +60,11 @@ class OnnxEngine:
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
         kept = min(kept, len(prompt) - 1)  # logits follow a token that is read
+        fresh = self._new_state(prompt)
+        if fresh.adapted != state.adapted:
+            return fresh, self._read(fresh, prompt), 0
         state.truncate([kept])
-        return state, self._bundle.decoder().read(state, _ids([prompt])[:, kept:])[:, -1], kept
+        return state, self._read(state, prompt, kept), kept
 
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Appends one token to each row.
@@ -63,7 +73,8 @@ class OnnxEngine:
             EngineError: the graph failed.
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
-        return self._bundle.decoder().step(state, _ids([[token] for token in tokens]))[:, -1]
+        new = self._embedded_if_needed(_ids([[token] for token in tokens]), needed=any(state.adapted))
+        return self._decoder_of(new).step(state, new)[:, -1]
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits [T, V] after every token.
@@ -71,10 +82,43 @@ class OnnxEngine:
         Raises:
             EngineError: the graph failed.
         """
-        runner = self._bundle.scoring()
-        state, ids = runner.new_state(), _ids([tokens])
-        parts = [runner.step(state, ids[:, first : first + _SCORED])[0] for first in range(0, ids.shape[1], _SCORED)]
+        state, new = self._new_state(tokens), self._input(tokens)
+        runner = self._bundle.scoring() if new.ndim == 2 else self._bundle.media_scoring()
+        parts = [runner.step(state, new[:, first : first + _SCORED])[0] for first in range(0, new.shape[1], _SCORED)]
         return np.concatenate(parts)
+
+    def _new_state(self, prompt: Sequence[int]) -> RunnerState:
+        """Of one empty row, adapted as the prompt's plan asks."""
+        state = RunnerState(self._bundle.shape, 1)
+        state.adapted = [float(isinstance(prompt, PromptPlan) and prompt.adapter is not None)]
+        return state
+
+    def _read(self, state: RunnerState, prompt: Sequence[int], first: int = 0) -> NDArray[np.float32]:
+        """Appends a prompt from its position `first` on: the logits [1, V] that follow."""
+        new = self._embedded_if_needed(self._input(prompt)[:, first:])
+        return self._decoder_of(new).read(state, new)[:, -1]
+
+    def _decoder_of(self, new: NDArray) -> DecoderRunner:
+        """The decoder that reads tokens [B, T], or embeddings [B, T, D]."""
+        if new.ndim == 2:
+            return self._bundle.decoder()
+        if not self._bundle.reads_media:
+            self._bundle.release(DECODER)  # two decoders would take twice the memory
+        return self._bundle.media_decoder()
+
+    def _embedded_if_needed(self, new: NDArray, *, needed: bool = False) -> NDArray:
+        """Tokens as embeddings, if the decoder that is open wants these; the numbers that come of both are equal."""
+        if new.ndim == 2 and (needed or self._bundle.reads_media):
+            return self._bundle.embeddings(new)
+        return new
+
+    def _input(self, prompt: Sequence[int]) -> NDArray:
+        """Tokens int64 [1, T], or embeddings float32 [1, T, D] of a prompt with media."""
+        if not isinstance(prompt, PromptPlan) or not prompt.items:
+            return _ids([prompt])
+        if self.media is None:
+            raise UnsupportedInputError("This bundle reads text alone.", given=f"{len(prompt.items)} media items")
+        return self.media.embed(prompt)
 
 
 def _ids(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

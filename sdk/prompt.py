@@ -14,7 +14,7 @@ from .tools import Toolbox, without_tools
 
 if TYPE_CHECKING:
     from ..encoders.media import Media
-    from ..fusion.model import MultimodalModel
+    from ..fusion.planning import MediaPlanner
 
 __all__ = ["plan_of"]
 
@@ -23,7 +23,7 @@ def plan_of(
     tokenizer: Tokenizer,
     parts: Sequence[Part],
     *,
-    media: MultimodalModel | None = None,
+    media: MediaPlanner | None = None,
     system: str | None = None,
     raw: bool = False,
     toolbox: Toolbox | None = None,

@@ -8,12 +8,14 @@ from typing import Any
 
 from ..errors import CheckpointError, InvalidInputError, UnknownFamilyError
 
-__all__ = ["FRAMES_PER_FEATURE", "SAMPLES_PER_FEATURE", "AudioConfig", "audio_config", "audio_families"]
+__all__ = ["FRAMES_PER_FEATURE", "HOP", "SAMPLES_PER_FEATURE", "AudioConfig", "audio_config", "audio_families"]
 
 #: Mel frames that the second convolution merges into one feature.
 FRAMES_PER_FEATURE = 2
 #: Samples from one feature to the next before pooling: 20 ms at 16 kHz.
 SAMPLES_PER_FEATURE = 320
+#: Samples from one mel frame to the next: 10 ms.
+HOP = 160
 
 # No published encoder is near these; a hostile file may claim anything.
 _MOST = {"mel_bins": 512, "width": 1 << 15, "layers": 256, "heads": 1024, "mlp_size": 1 << 18, "positions": 1 << 15}

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InvalidInputError
+from .config import HOP
 
 __all__ = ["HOP", "LogMel", "mel_filters"]
 
-#: Samples from one frame to the next: 10 ms.
-HOP = 160
 _WINDOW = 400  # samples of one frame
 _BLOCK = math.gcd(HOP, _WINDOW)  # frames and hops are whole numbers of blocks
 _CONTEXT = _WINDOW // 2  # samples on each side of a frame's centre

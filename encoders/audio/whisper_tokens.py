@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import CheckpointError, OptionError
 from ..text import Tokenizer
@@ -71,7 +71,9 @@ class WhisperTokens:
             raise OptionError("This model only transcribes English.", given=given[:120])
         return tokens if timestamps else [*tokens, self.no_timestamps]
 
-    def forbid(self, logits_V: Tensor, produced: Sequence[int], *, timestamps: bool) -> Tensor:
+    def forbid(
+        self, logits_V: NDArray[np.float32], produced: Sequence[int], *, timestamps: bool
+    ) -> NDArray[np.float32]:
         """The logits with minus infinity where a token may not follow.
 
         Timestamps come in pairs, never fall, open a window within its first second, and are taken as soon as all of
@@ -82,30 +84,35 @@ class WhisperTokens:
             produced: the window's tokens after the prompt.
             timestamps: whether timestamps are produced at all.
         """
-        logits = logits_V.clone()
-        logits[list(self.suppressed)] = -torch.inf
+        logits = logits_V.copy()
+        logits[list(self.suppressed)] = -np.inf
         if not produced:
-            logits[list(self.suppressed_first)] = -torch.inf
+            logits[list(self.suppressed_first)] = -np.inf
         if not timestamps:
             return logits
         zero = self.first_timestamp
-        logits[self.no_timestamps] = -torch.inf
+        logits[self.no_timestamps] = -np.inf
         ends_with_time = len(produced) >= 1 and produced[-1] >= zero
         if ends_with_time and (len(produced) < 2 or produced[-2] >= zero):
-            logits[zero:] = -torch.inf  # a pair, or the opening one, is followed by words
+            logits[zero:] = -np.inf  # a pair, or the opening one, is followed by words
         elif ends_with_time:
-            logits[: self.end] = -torch.inf  # words' closing time is followed by the next opening one, or the end
+            logits[: self.end] = -np.inf  # words' closing time is followed by the next opening one, or the end
         times = [token for token in produced if token >= zero]
         if times:
             closing = ends_with_time and len(produced) >= 2 and produced[-2] < zero
-            logits[zero : times[-1] + (0 if closing else 1)] = -torch.inf
+            logits[zero : times[-1] + (0 if closing else 1)] = -np.inf
         if not produced:
-            logits[:zero] = -torch.inf
-            logits[zero + _LAST_FIRST_TIMESTAMP + 1 :] = -torch.inf
-        scores = logits.log_softmax(dim=-1)
-        if scores[zero:].logsumexp(dim=-1) > scores[:zero].max():
-            logits[:zero] = -torch.inf
+            logits[:zero] = -np.inf
+            logits[zero + _LAST_FIRST_TIMESTAMP + 1 :] = -np.inf
+        if _log_sum(logits[zero:]) > logits[:zero].max():
+            logits[:zero] = -np.inf
         return logits
+
+
+def _log_sum(logits: NDArray[np.float32]) -> float:
+    """The logarithm of the sum of exponentials."""
+    most = logits.max()
+    return float(most + np.log(np.exp(logits - most).sum())) if np.isfinite(most) else float(most)
 
 
 def whisper_tokens(tokenizer: Tokenizer, vocabulary_size: int, config: Mapping[str, Any]) -> WhisperTokens:

@@ -147,7 +147,7 @@ def _added_token(text: str, flags: Mapping[str, Any], special: bool) -> tokenize
 def write_files(directory: Path, files: TokenizerFiles) -> None:
     """Writes tokenizer.json, tokenizer_config.json and the template, as `transformers` reads them."""
     directory.mkdir(parents=True, exist_ok=True)
-    files.backend.save(str(directory / "tokenizer.json"))
+    files.backend.save(str(directory / "tokenizer.json"), pretty=False)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": text for role, text in files.special.items() if text is not None}
     if files.tool_template is not None:

@@ -1,11 +1,21 @@
-"""Connectors: encoder and projector of one modality for one decoder."""
+"""Connectors: encoder and projector of one modality for one decoder.
 
-from .clip_heads import ClipHeads
-from .clip_words import ClipWords
-from .connector import Connector, EmbeddingCache, HasGrid, HasStandIn
-from .picture_words import PictureHeads, PictureWords
-from .speech_words import SpeechHead, SpeechWords
-from .transcript_words import TranscriptWords
+Names are imported where they are first used, so that bundles are read without torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...encoders.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .clip_heads import ClipHeads
+    from .clip_words import ClipWords
+    from .connector import Connector, EmbeddingCache, HasGrid, HasStandIn
+    from .picture_words import PictureHeads, PictureWords
+    from .speech_words import SpeechHead, SpeechWords
+    from .transcript_words import TranscriptWords
 
 __all__ = [
     "ClipHeads",
@@ -20,3 +30,19 @@ __all__ = [
     "SpeechWords",
     "TranscriptWords",
 ]
+
+_HOMES = {
+    "ClipHeads": "clip_heads",
+    "ClipWords": "clip_words",
+    "Connector": "connector",
+    "EmbeddingCache": "connector",
+    "HasGrid": "connector",
+    "HasStandIn": "connector",
+    "PictureHeads": "picture_words",
+    "PictureWords": "picture_words",
+    "SpeechHead": "speech_words",
+    "SpeechWords": "speech_words",
+    "TranscriptWords": "transcript_words",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import Any, Protocol, runtime_checkable
 
 from ...encoders.media import Media, Modality
 
@@ -36,8 +34,8 @@ class Connector(Protocol):
         """How an item shows in the prompt: placeholders, one for each embedding, with text markers between."""
         ...
 
-    def embed(self, media: Media) -> Tensor:
-        """The item's embeddings [slots, D], as many as placeholders in its layout."""
+    def embed(self, media: Media) -> Any:
+        """The item's embeddings [slots, D], as many as placeholders in its layout: a tensor, or numpy's array."""
         ...
 
 
@@ -69,10 +67,10 @@ class EmbeddingCache:
 
     def __init__(self, largest: int = _LARGEST) -> None:
         self._largest = largest
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: OrderedDict[str, Any] = OrderedDict()
         self.hits = self.misses = 0
 
-    def embed(self, connector: Connector, media: Media) -> Tensor:
+    def embed(self, connector: Connector, media: Media) -> Any:
         """`connector.embed(media)`, computed only if no equal content was."""
         known = self._kept.get(media.digest)
         if known is not None:

@@ -15,7 +15,7 @@ Legend: B images, T regions, F features of a region, N names, S size of a name's
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,10 @@ from torch import Tensor, nn
 from ...encoders.encoder import Encoder
 from ...encoders.media import Media, Modality
 from .layouts import picture_layout
+from .picture_choice import COLOURS, KINDS, SHAPES, picture_choice
 from .soft_words import SoftWords
 
 __all__ = ["COLOURS", "KINDS", "SHAPES", "PictureHeads", "PictureReading", "PictureWords"]
-
-KINDS = ("photo", "drawing", "shape")
-SHAPES = ("circle", "rectangle", "triangle")
-COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
-_SHOWN = 3  # names of a photo or drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +104,8 @@ class PictureWords:
     ) -> None:
         self.encoder, self.heads = encoder, heads.eval()
         self._placeholder = placeholder
-        lists = {"label": labels, "name": names, "kind": KINDS, "shape": SHAPES, "colour": COLOURS}
-        self._soft = SoftWords(lists, spell, table)
+        self.lists = {"label": labels, "name": names, "kind": KINDS, "shape": SHAPES, "colour": COLOURS}
+        self._soft = SoftWords(self.lists, spell, table)
         self._last: tuple[str, Tensor] | None = None
 
     @property
@@ -152,26 +148,6 @@ class PictureWords:
 
     def words(self, reading: PictureReading, row: int) -> Tensor:
         """Soft words [L, D] of one picture of a reading."""
-        kind = self._kind(reading, row)
-        parts = [self._soft("kind", kind)]
-        likeliest = KINDS[int(kind.argmax())]
-        if likeliest == "shape":
-            parts += [self._soft("colour", reading.colour[row]), self._soft("shape", reading.shape[row])]
-            return torch.cat(parts)
-        names = "label" if likeliest == "photo" else "name"
-        left = getattr(reading, names)[row].clone()
-        for number in range(_SHOWN):
-            parts += [self._soft.comma] * bool(number)
-            parts.append(self._soft(names, left))
-            left[int(left.argmax())] = 0.0
-        return torch.cat(parts)
-
-    @staticmethod
-    def _kind(reading: PictureReading, row: int) -> Tensor:
-        """Probabilities of the kinds: what the head says, halved in its certainty, times how sure the names are.
-
-        The head has seen few photos; a photo whose object is recognised should not be taken for a drawing that is not.
-        """
-        sure = torch.stack((reading.label[row].max(), reading.name[row].max(), reading.shape[row].max()))
-        weighed = reading.kind[row].sqrt() * sure
-        return weighed / weighed.sum()
+        rows = {field.name: getattr(reading, field.name)[row].float().cpu().numpy() for field in fields(reading)}
+        chosen = picture_choice(rows)
+        return self._soft.sentence([(name, torch.from_numpy(probabilities)) for name, probabilities in chosen])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from ..projector import VocabularyProjector
@@ -39,3 +40,12 @@ class SoftWords:
         sharp = probabilities.float() ** _SHARPER
         embedded, counts = self._projectors[name]((sharp / sharp.sum())[None], self.table)
         return embedded[0, : int(counts[0])]
+
+    def sentence(self, words: Sequence[tuple[str, Tensor]]) -> Tensor:
+        """Words of lists, with a comma between two of the same: [L, D]."""
+        parts, before = [], None
+        for name, probabilities in words:
+            parts += [self.comma] * (name == before)
+            parts.append(self(name, probabilities))
+            before = name
+        return torch.cat(parts)

@@ -1,5 +1,7 @@
 """Speech as words: what Whisper's own decoder hears, read through the embeddings of the decoder's own tokens.
 
+Needs no torch: every engine reads speech so.
+
 Sounds of several segments get markers of time in the text::
 
     [0:00] It was the best of times, [0:04] it was the worst of times …
@@ -10,16 +12,23 @@ Legend: L tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from torch import Tensor
-
-from ...encoders.audio import Segment, WhisperTranscriber
+from ...encoders.audio.transcribing import Segment, Transcriber
 from ...encoders.media import AudioData, Media, Modality
 from .layouts import speech_layout
 
-__all__ = ["TranscriptWords"]
+__all__ = ["Table", "TranscriptWords"]
 
 _MARKED_FROM = 20.0  # seconds; shorter sounds need no markers
+
+
+class Table(Protocol):
+    """The decoder's embeddings: a tensor [vocabulary, D], or what looks rows up as it does."""
+
+    def __getitem__(self, tokens: Any, /) -> Any:
+        """Token ids, a list of n → [n, D]."""
+        ...
 
 
 class TranscriptWords:
@@ -28,14 +37,14 @@ class TranscriptWords:
     Args:
         transcriber: hears.
         spell: the decoder's token ids of a text, none of them a control token.
-        table: the decoder's embeddings [vocabulary, D].
+        table: the decoder's embeddings.
         placeholder: the control token's text that holds the places.
     """
 
     def __init__(
-        self, transcriber: WhisperTranscriber, *, spell: Callable[[str], Sequence[int]], table: Tensor, placeholder: str
+        self, transcriber: Transcriber, *, spell: Callable[[str], Sequence[int]], table: Table, placeholder: str
     ) -> None:
-        self._transcriber, self._spell, self._table = transcriber, spell, table
+        self.transcriber, self._spell, self._table = transcriber, spell, table
         self._placeholder = placeholder
         self._last: tuple[str, list[tuple[Segment, list[int]]]] | None = None
 
@@ -63,14 +72,14 @@ class TranscriptWords:
         segments = [(segment.begin, len(tokens)) for segment, tokens in self._heard(media)]
         return speech_layout(segments, placeholder, marked=media.duration > _MARKED_FROM)  # type: ignore[union-attr]
 
-    def embed(self, media: Media) -> Tensor:
+    def embed(self, media: Media) -> Any:
         """The tokens' embeddings [L, D]."""
         return self._table[[token for _, tokens in self._heard(media) for token in tokens]]
 
     def _heard(self, media: Media) -> list[tuple[Segment, list[int]]]:
         assert isinstance(media, AudioData), "the plan gives a sound to the sounds' connector"
         if self._last is None or self._last[0] != media.digest:
-            segments = self._transcriber.transcribe(media).segments
+            segments = self.transcriber.transcribe(media).segments
             heard = [(segment, list(self._spell(segment.text.strip()))) for segment in segments]
             self._last = (media.digest, [(segment, tokens) for segment, tokens in heard if tokens])
         return self._last[1]

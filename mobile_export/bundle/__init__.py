@@ -2,13 +2,14 @@
 
 from .archive import pack, unpack
 from .files import check_files, file_entries
-from .manifest import FORMAT, MANIFEST, FileEntry, Manifest, read_manifest, write_manifest
+from .manifest import FORMAT, MANIFEST, FileEntry, Manifest, MediaEntry, read_manifest, write_manifest
 
 __all__ = [
     "FORMAT",
     "MANIFEST",
     "FileEntry",
     "Manifest",
+    "MediaEntry",
     "check_files",
     "file_entries",
     "pack",

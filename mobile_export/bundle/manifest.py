@@ -16,10 +16,10 @@ from typing import Any, get_origin, get_type_hints
 from ...encoders.errors import CheckpointError, IntegrityError
 from ...encoders.storage import read_json, shortened
 
-__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "MediaEntry", "read_manifest", "write_manifest"]
 
-#: The version of the format that this code writes, and the newest that it reads.
-FORMAT = 1
+#: The version of the format that this code writes, and the newest that it reads. 1 had no media.
+FORMAT = 2
 #: The manifest's name in a bundle.
 MANIFEST = "manifest.json"
 
@@ -43,6 +43,24 @@ class FileEntry:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class MediaEntry:
+    """How the bundle reads one modality.
+
+    Attributes:
+        placeholder: text of the control token that stands at each position of an item.
+        details: file of what else is needed: words that a graph gives probabilities of, control tokens.
+        least, most: positions that one item takes in a prompt, without the text around them.
+        limits: of what is read, numbers by name, as `sdk.Limits` has them.
+    """
+
+    placeholder: str
+    details: str
+    least: int
+    most: int
+    limits: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a bundle says of itself.
@@ -56,6 +74,9 @@ class Manifest:
         decoder: layers, kv_heads, head_size, vocabulary_size and context_length.
         graphs: the file of each graph, by what it does.
         modalities: what it reads.
+        media: how it reads what is no text, by modality.
+        adapter: name of the adapter that prompts with media are read with, or "".
+        interfaces: of each graph, by what it does: ``inputs`` and ``outputs``, each a type and shape by name.
         files: size and sha256 of every file but the manifest, by its path in the bundle.
         figures: how it compares with its source on a text; numbers by name.
         producer: what wrote it.
@@ -69,6 +90,9 @@ class Manifest:
     decoder: dict[str, int]
     graphs: dict[str, str]
     modalities: tuple[str, ...] = ("text",)
+    media: dict[str, MediaEntry] = field(default_factory=dict)
+    adapter: str = ""
+    interfaces: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     producer: str = "sensorium"
@@ -112,6 +136,8 @@ def _digest(raw: Mapping[str, Any]) -> str:
 
 def _checked(raw: dict[str, Any]) -> Manifest:
     hints = get_type_hints(Manifest)
+    if raw["format"] == 1:
+        raw = {"media": {}, "adapter": "", "interfaces": {}} | raw
     problems = [f"{name} = {shortened(raw.get(name))}" for name in hints if not _fits(raw.get(name), hints[name])]
     problems += [f"unknown field {shortened(name)}" for name in raw.keys() - hints.keys()]
     if problems:
@@ -126,7 +152,17 @@ def _checked(raw: dict[str, Any]) -> Manifest:
     for name, value in raw["decoder"].items():
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise CheckpointError(f"The decoder's {shortened(name)} is no size.", given=shortened(value))
-    return Manifest(**{**raw, "files": files, "modalities": tuple(raw["modalities"])})
+    media = {kind: _media_entry(kind, entry, files) for kind, entry in raw["media"].items()}
+    return Manifest(**{**raw, "files": files, "media": media, "modalities": tuple(raw["modalities"])})
+
+
+def _media_entry(kind: str, entry: object, files: Mapping[str, FileEntry]) -> MediaEntry:
+    hints = get_type_hints(MediaEntry)
+    if isinstance(entry, dict) and entry.keys() == hints.keys():
+        fits = all(_fits(entry[name], hint) for name, hint in hints.items())
+        if fits and entry["details"] in files and 0 <= entry["least"] <= entry["most"] <= _LARGEST:
+            return MediaEntry(**entry)
+    raise CheckpointError(f"The manifest does not say how {shortened(kind)} is read.", given=shortened(entry))
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -16,21 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...encoders.errors import UnsupportedInputError
+from ...fusion.adapter import LowRankLinear
 from ...fusion.config import DecoderConfig
 from ...fusion.decoder import Block, Decoder
 from ...fusion.layers import MLP
-from ..quantization.blocks import BlockFormat
-from ..quantization.plan import Quantization
+from ..quantization.plan import Quantization, Storage
 from .attention import AttentionWriter
-from .builder import MICROSOFT, Graph
+from .builder import Graph
 from .experts import write_experts
 from .linear import LinearWriter, float_array
 from .norm import NormWriter, activated
 from .weights import WeightFile
 
-__all__ = ["DecoderGraph", "check_family", "decoder_graph"]
+__all__ = ["DecoderGraph", "check_family", "decoder_graph", "embedding_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class DecoderGraph:
     """What kind of graph of a decoder is wanted.
 
     Attributes:
-        embedded: it takes ``inputs_embeds`` [B, T, D] in place of ``input_ids``: for prompts with media.
+        embedded: it takes ``inputs_embeds`` [B, T, D] in place of ``input_ids``: for prompts with media. If the decoder
+            has an adapter, ``adapter_scale`` [B] says how strongly it acts on each row: 0 or 1.
         all_logits: of all T positions rather than of the last.
         context_length: positions that it can hold.
     """
@@ -65,6 +67,16 @@ def decoder_graph(
     """
     check_family(decoder.config, kind.context_length)
     return _Writer(decoder, weights, linears, quantization, kind).model()
+
+
+def embedding_graph(decoder: Decoder, weights: WeightFile, linears: LinearWriter, quantization: Quantization) -> Any:
+    """The embedding table as a graph: ``input_ids`` [B, T] → ``inputs_embeds`` [B, T, D].
+
+    Args:
+        decoder: whose table it is.
+        weights, linears, quantization: as for `decoder_graph`; a tied head's bytes are the table's.
+    """
+    return _Writer(decoder, weights, linears, quantization, DecoderGraph()).table()
 
 
 def check_family(config: DecoderConfig, context_length: int) -> None:
@@ -102,6 +114,7 @@ class _Writer:
         self.config = self.decoder.config
         self.graph = Graph("decoder", self.weights)
         self.norms = NormWriter(self.graph, self.config)
+        self._scales: dict[float, str] = {}
 
     def model(self) -> Any:
         graph, config = self.graph, self.config
@@ -124,6 +137,11 @@ class _Writer:
         graph.output(self._head(hidden), "logits", np.float32, ("batch_size", length, config.vocabulary_size))
         return graph.model()
 
+    def table(self) -> Any:
+        shape = ("batch_size", "sequence_length", self.config.hidden_size)
+        self.graph.output(self._input(), "inputs_embeds", np.float32, shape)
+        return self.graph.model()
+
     def _input(self) -> str:
         graph, config = self.graph, self.config
         if self.kind.embedded:
@@ -135,22 +153,8 @@ class _Writer:
         return embedded
 
     def _embedded(self, tokens: str) -> str:
-        graph, table = self.graph, self.decoder.model.embed_tokens.weight
-        storage = self.quantization.storage("lm_head")
-        if not isinstance(storage, BlockFormat):
-            stored = graph.weight("model.embed_tokens.weight", float_array(table, storage))
-            rows = graph.op("Gather", stored, tokens, axis=0)
-            return rows if storage == "float32" else graph.op("Cast", rows, to=1)
-        blocks = self.linears.blocks("model.embed_tokens", table, storage, "lm_head")
-        # The same bytes as the head's, under the shape that this operator wants.
-        packed = graph.weight("model.embed_tokens.rows", blocks.packed.reshape(len(blocks.packed), -1))
-        scales = graph.weight("model.embed_tokens.scales", blocks.scales)
-        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
-        rows = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
-        if table.shape[1] % storage.block == 0:
-            return rows
-        bounds = [graph.constant([at], np.int64) for at in (0, table.shape[1], -1)]  # the last block is not full
-        return graph.op("Slice", rows, *bounds)
+        table, storage = self.decoder.model.embed_tokens.weight, self.quantization.storage("lm_head")
+        return self.linears.rows(self.graph, "model.embed_tokens", table, tokens, storage, "lm_head")
 
     def _learned(self, hidden: str) -> str:
         """Embeddings of the positions: [B, T, D]."""
@@ -188,7 +192,7 @@ class _Writer:
         bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else None
         whole = self._product(x, f"{name}.qkv_proj", weight, bias, f"{name}.q_proj")
         out = self.attention.write(whole, attention, number)
-        return self._product(out, f"{name}.o_proj", attention.o_proj.weight, attention.o_proj.bias)
+        return self._projection(out, f"{name}.o_proj", attention.o_proj)
 
     def _mlp(self, x: str, block: Block, name: str) -> str:
         graph, mlp = self.graph, block.mlp
@@ -203,7 +207,27 @@ class _Writer:
             both = self._product(x, f"{name}.mlp.gate_up_proj", weight, bias, f"{name}.mlp.gate_proj")
             gate, up = graph.ops("Split", both, count=2, axis=-1, num_outputs=2)
             inner = graph.op("Mul", activated(graph, gate, mlp.activation), up)
-        return self._product(inner, f"{name}.mlp.down_proj", mlp.down_proj.weight, mlp.down_proj.bias)
+        return self._projection(inner, f"{name}.mlp.down_proj", mlp.down_proj)
+
+    def _projection(self, x: str, name: str, layer: nn.Linear) -> str:
+        """A layer that an adapter may have been added to."""
+        out = self._product(x, name, layer.weight, layer.bias)
+        if not (self.kind.embedded and isinstance(layer, LowRankLinear)):
+            return out
+        storage: Storage = "float32" if self.quantization.linear == "float32" else "float16"
+        for part in ("lora_a", "lora_b"):
+            x = self.linears.linear(self.graph, x, f"{name}.{part}", getattr(layer, part), None, storage, part)
+            x = self.graph.op("Mul", x, self._adapter_scale(layer.scale)) if part == "lora_a" else x
+        return self.graph.op("Add", out, x)
+
+    def _adapter_scale(self, scale: float) -> str:
+        """float32 [B, 1, 1]: what each row's low-rank additions are multiplied with."""
+        if scale not in self._scales:
+            graph = self.graph
+            switch = "adapter_scale" if self._scales else graph.input("adapter_scale", np.float32, ("batch_size",))
+            scaled = graph.op("Mul", switch, graph.constant(scale, np.float32))
+            self._scales[scale] = graph.op("Unsqueeze", scaled, graph.constant([1, 2], np.int64))
+        return self._scales[scale]
 
     def _product(
         self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor | None, layer: str | None = None

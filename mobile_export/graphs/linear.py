@@ -68,6 +68,29 @@ class LinearWriter:
             return out
         return graph.op("Add", out, graph.weight(f"{name}.bias", float_array(bias, "float32")))
 
+    def rows(self, graph: Graph, name: str, table: Tensor, tokens: str, storage: Storage, layer: str) -> str:
+        """Rows of a table [N, K] that is the weights of a product, too: int64 [...] → [..., K].
+
+        Args:
+            graph: that it is written to.
+            name, table: of the weights, as for `linear`.
+            tokens: numbers of rows.
+            storage, layer: as for `linear`; the bytes are those of the product.
+        """
+        if not isinstance(storage, BlockFormat):
+            found = graph.op("Gather", graph.weight(f"{name}.weight", float_array(table, storage)), tokens, axis=0)
+            return found if storage == "float32" else graph.op("Cast", found, to=1)
+        blocks = self.blocks(name, table, storage, layer)
+        # The same bytes as the product's, under the shape that this operator wants.
+        packed = graph.weight(f"{name}.rows", blocks.packed.reshape(len(blocks.packed), -1))
+        scales = graph.weight(f"{name}.scales", blocks.scales)
+        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
+        found = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
+        if table.shape[1] % storage.block == 0:
+            return found
+        bounds = [graph.constant([at], np.int64) for at in (0, table.shape[1], -1)]  # the last block is not full
+        return graph.op("Slice", found, *bounds)
+
     def values(self, name: str, weight: Tensor, storage: Storage, layer: str) -> np.ndarray:
         """What a matrix becomes by its storage, float32 [N, K]."""
         if isinstance(storage, BlockFormat):

@@ -51,7 +51,7 @@ def test_embeddings_stand_where_the_plan_says(model: sdk.Model) -> None:
         embedded = media.embed(plan)[0]
         for at, span in plan.placed():
             if isinstance(span, MediaSpan):
-                expected = media.cache.embed(media._connector("image"), plan.items[span.item].media)
+                expected = media.cache.embed(media.connector("image"), plan.items[span.item].media)
                 assert np.allclose(embedded[at : at + span.count], expected[span.first : span.first + span.count])
 
 

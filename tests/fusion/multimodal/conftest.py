@@ -126,7 +126,7 @@ def assert_equals(reference: Made, conversation: Conversation) -> None:
 
 def our_spectrograms(model: Any, plan: Any) -> Tensor:
     """What the tower reads of a plan's sounds: windows side by side [windows, bins, frames]."""
-    encoder = model.engine.media._connector("audio").encoder
+    encoder = model.engine.media.connector("audio").encoder
     if encoder.config.trim:  # only as long as each sound, one after the other
         counts = [max(2, -(-len(item.media.samples) // 160)) for item in plan.items]
         return torch.cat(

@@ -94,7 +94,7 @@ def test_pixels_and_places_equal_the_processor_s(
     ours = sdk.load(reference.folder)
     plan = ours.encode(sdk.Image(photos[name]), "What?")
     assert list(plan) == inputs["input_ids"][0].tolist()
-    connector = ours.engine.media._connector("image")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("image")  # type: ignore[attr-defined]
     assert torch.equal(connector.pixels(plan.items[0].media), inputs["pixel_values"])
     spans = ours.engine.media.bidirectional(plan)  # type: ignore[attr-defined]
     marked = torch.zeros(len(plan), dtype=torch.int64)
@@ -289,7 +289,7 @@ def test_without_files_of_processors_the_usual_steps_are_taken(build: Build, tmp
     folder = Path(shutil.copytree(build("narrow").folder, tmp_path / "x"))
     (folder / "processor_config.json").unlink()
     pixels = transformers.Gemma3ImageProcessor(**STEPS)(photos["chelsea"], return_tensors="pt")["pixel_values"]
-    connector = sdk.load(folder).engine.media._connector("image")  # type: ignore[attr-defined]
+    connector = sdk.load(folder).engine.media.connector("image")  # type: ignore[attr-defined]
     assert torch.equal(connector.pixels(sdk.Image(photos["chelsea"]).data), pixels)
 
 

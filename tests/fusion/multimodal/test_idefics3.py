@@ -112,7 +112,7 @@ def test_pixels_and_places_equal_the_processor_s(
     ours = sdk.load(reference.folder)
     plan = ours.encode(sdk.Image(photos[name]), "What?")
     assert list(plan) == inputs["input_ids"][0].tolist()
-    connector = ours.engine.media._connector("image")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("image")  # type: ignore[attr-defined]
     assert torch.equal(connector.reader.pixels(plan.items[0].media), inputs["pixel_values"][0])
 
 
@@ -193,7 +193,7 @@ def test_clips_equal_the_processor_s(
     chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What?"}]}]
     plan = media.plan(ours.tokenizer, chat, [(clip, None)])
     assert list(plan) == inputs["input_ids"][0].tolist()
-    reader = media._connector("video").reader
+    reader = media.connector("video").reader
     assert torch.equal(torch.cat([reader.pixels(ImageData(frame)) for frame in frames]), inputs["pixel_values"][0])
     logits = torch.from_numpy(ours.logits(plan))
     with torch.no_grad():
@@ -214,7 +214,7 @@ def test_a_clip_shows_its_frames_true_times(build: Build, photos: Photos) -> Non
 
 def test_many_frames_are_read_a_few_at_a_time(build: Build, photos: Photos) -> None:
     ours = sdk.load(build("smolvlm").folder, dtype="float32")
-    connector = ours.engine.media._connector("video")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("video")  # type: ignore[attr-defined]
     frames = clip_of(photos, 23)
     whole = connector.embed(VideoData(frames, np.arange(23.0), 23.0))
     parts = [connector.embed(VideoData(frame[None], np.zeros(1), 1.0)) for frame in frames]
@@ -338,7 +338,7 @@ def test_without_files_of_processors_the_usual_steps_are_taken(build: Build, tmp
     ours = sdk.load(folder)
     steps = {"size": {"longest_edge": 120}, "max_image_size": {"longest_edge": 30}}
     pixels = transformers.SmolVLMImageProcessor(**steps)(photos["chelsea"], return_tensors="pt")["pixel_values"]
-    connector = ours.engine.media._connector("image")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("image")  # type: ignore[attr-defined]
     assert torch.equal(connector.reader.pixels(sdk.Image(photos["chelsea"]).data), pixels[0])
 
 

@@ -56,7 +56,7 @@ def test_longer_sounds_are_read_in_windows(reference: Any, sounds: Sounds) -> No
     ours = sdk.load(reference.folder, dtype=torch.float64)
     plan = ours.encode(sdk.Audio(sound, rate=16_000))
     assert -(-len(sound) // 320) == total and plan.items[0].slots == total // 2
-    connector = ours.engine.media._connector("audio")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("audio")  # type: ignore[attr-defined]
     found = connector.embed(plan.items[0].media)
     mel = connector.encoder.mel(plan.items[0].media, 2 * 304).double()
     model = copy.deepcopy(reference.model.model).double()

@@ -108,7 +108,7 @@ def patches_of(ours: Any, modality: Any, frames: Any) -> torch.Tensor:
     """What ours reads of frames, as `transformers` lays it out: [patches, numbers of each]."""
     from sensorium.encoders.image.native_resolution import patches_of_frames
 
-    reader = ours.engine.media._connector(modality).reader
+    reader = ours.engine.media.connector(modality).reader
     pixels = reader.pixels([torch.from_numpy(frame.copy()) for frame in frames])
     return patches_of_frames(pixels, reader.modules.visual.config).flatten(0, 1)
 
@@ -228,7 +228,7 @@ def test_behind_a_clip_longer_than_wide_positions_follow_its_time(build: Build, 
 def test_pixels_are_shared_by_a_long_clip_s_frames(build: Build, photos: Photos, tmp_path: Path) -> None:
     reference = build("pairs")
     folder = changed(reference.folder, tmp_path / "x", steps={"video": {"cap_pixels_per_frame": True}})
-    reader: Reader = sdk.load(folder).engine.media._connector("video").reader  # type: ignore[attr-defined]
+    reader: Reader = sdk.load(folder).engine.media.connector("video").reader  # type: ignore[attr-defined]
     processor = transformers.AutoProcessor.from_pretrained(folder).video_processor
     assert reader.shared and processor.cap_pixels_per_frame is True
     # So that few frames reach the bound, as 64 of 768 pixels a side do.
@@ -243,7 +243,7 @@ def test_pixels_are_shared_by_a_long_clip_s_frames(build: Build, photos: Photos,
 
 def test_many_frames_are_read_a_few_at_a_time(build: Build, photos: Photos) -> None:
     ours = sdk.load(build("pairs").folder, dtype="float32")
-    connector = ours.engine.media._connector("video")  # type: ignore[attr-defined]
+    connector = ours.engine.media.connector("video")  # type: ignore[attr-defined]
     frames = clip_of(photos, 37)
     whole = connector.embed(VideoData(frames, np.arange(37.0), 37.0))
     pairs = [frames[at : at + 2] for at in range(0, 37, 2)]

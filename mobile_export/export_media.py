@@ -1,0 +1,167 @@
+"""What a model reads besides text, as graphs and files of its bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..encoders.audio import WhisperTranscriber
+from ..encoders.errors import UnsupportedInputError
+from ..encoders.media import Modality
+from ..encoders.text import Tokenizer
+from ..fusion.connectors import PictureWords, TranscriptWords
+from ..fusion.decoder import Decoder
+from ..fusion.model import MultimodalModel
+from .bundle import MediaEntry
+from .graphs import DecoderGraph, SoundGraphs, WeightFile, decoder_graph, embedding_graph, picture_graph
+from .graphs.linear import LinearWriter
+from .media.open import SOUND_ROLES, SOUNDS
+from .quantization import Quantization
+from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
+
+__all__ = ["ExportedParts", "MediaSource", "MediaWriter", "interface"]
+
+_DECODERS = {MEDIA_DECODER: "media.onnx", MEDIA_SCORING: "media_scoring.onnx"}
+_TABLE = "embedding.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSource:
+    """What is exported.
+
+    Attributes:
+        model: whose connectors read media.
+        limits: of each modality that is exported, what the SDK reads of it: numbers by name.
+        adapter: name of the adapter that its decoder has, or "".
+    """
+
+    model: MultimodalModel
+    limits: Mapping[Modality, Mapping[str, float]]
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedParts:
+    """What was written: files of graphs by role, what the manifest says of each modality, and the adapter's name."""
+
+    graphs: dict[str, str]
+    entries: dict[str, MediaEntry]
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaWriter:
+    """Writes what belongs to media.
+
+    Attributes:
+        decoder, tokenizer: of the model.
+        linears, quantization: as for its decoder's graphs.
+        length: positions that these hold.
+    """
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    linears: LinearWriter
+    quantization: Quantization
+    length: int
+
+    def write(self, source: MediaSource, folder: Path, weights: WeightFile) -> ExportedParts:
+        """Graphs and words of every modality that is exported."""
+        import onnx
+
+        graphs: dict[str, str] = dict(_DECODERS)
+        entries: dict[str, MediaEntry] = {}
+        for role, name in _DECODERS.items():
+            kind = DecoderGraph(embedded=True, all_logits=role == MEDIA_SCORING, context_length=self.length)
+            onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
+        onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
+        graphs[EMBEDDING] = _TABLE
+        for modality in source.limits:
+            more, entry = _WRITERS[modality](self, source, folder, weights)
+            graphs |= more
+            entries[modality] = entry
+        return ExportedParts(graphs, entries, source.adapter)
+
+    def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What reads pictures."""
+        import onnx
+
+        connector = _of(PictureWords, source, "image")
+        onnx.save(picture_graph(connector, weights, self.quantization.linear), folder / "image.onnx")
+        details = "media/image.json"
+        lists = {key: [self._spelled(" " + word) for word in words] for key, words in connector.lists.items()}
+        _write_json(folder / details, {"lists": lists, "comma": self._spelled(",")})
+        longest = {key: max(map(len, words)) for key, words in lists.items()}
+        names = max(longest["label"], longest["name"])
+        most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
+        return {"image": "image.onnx"}, MediaEntry(
+            connector.placeholder, details, 2, most, dict(source.limits["image"])
+        )
+
+    def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What hears."""
+        import onnx
+
+        connector = _of(TranscriptWords, source, "audio")
+        transcriber = connector.transcriber
+        assert isinstance(transcriber, WhisperTranscriber), "a model is exported from torch"
+        writer = SoundGraphs(transcriber, weights, self.linears, self.quantization.linear)
+        files = {role: f"{role.replace('-', '_')}.onnx" for role in SOUND_ROLES}
+        models = (writer.spectrum(), writer.encoder(), writer.decoder())
+        for name, model in zip(files.values(), models, strict=True):
+            onnx.save(model, folder / name)
+        transcriber.tokenizer.save(folder / SOUNDS)
+        tokens = transcriber.tokens
+        config = transcriber.decoder.config
+        sizes = {"window": transcriber.encoder.config.window_frames}
+        sizes |= {"positions": config.positions, "vocabulary": config.vocabulary_size}
+        suppressed = {"suppress_tokens": tokens.suppressed, "begin_suppress_tokens": tokens.suppressed_first}
+        details = "media/audio.json"
+        _write_json(folder / details, sizes | suppressed)
+        return files, MediaEntry(connector.placeholder, details, 0, self.length, dict(source.limits["audio"]))
+
+    def _spelled(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special=False, parse_special=False))
+
+
+_Part = tuple[dict[str, str], MediaEntry]
+_WRITERS: dict[Modality, Callable[[MediaWriter, MediaSource, Path, WeightFile], _Part]] = {
+    "image": MediaWriter.pictures,
+    "audio": MediaWriter.sounds,
+}
+_Kind = TypeVar("_Kind")
+
+
+def _of(kind: type[_Kind], source: MediaSource, modality: Modality) -> _Kind:
+    connector = source.model.connector(modality)
+    if not isinstance(connector, kind):
+        given, expected = type(connector).__name__, kind.__name__
+        raise UnsupportedInputError(f"What reads {modality} is not exported.", given=given, expected=expected)
+    return connector
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def interface(path: Path) -> dict[str, dict[str, str]]:
+    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return {"inputs": _described(graph.input), "outputs": _described(graph.output)}
+
+
+def _described(values: Sequence[Any]) -> dict[str, str]:
+    from onnx import helper
+
+    described = {}
+    for value in values:
+        kind = value.type.tensor_type
+        shape = ", ".join(side.dim_param or str(side.dim_value) for side in kind.shape.dim)
+        described[value.name] = f"{helper.tensor_dtype_to_np_dtype(kind.elem_type)} [{shape}]"
+    return described

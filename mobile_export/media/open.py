@@ -1,0 +1,98 @@
+"""From a bundle's files to what reads media with its graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ...encoders.audio.whisper_tokens import whisper_tokens
+from ...encoders.errors import CheckpointError
+from ...encoders.media import Modality
+from ...encoders.storage import read_json, shortened
+from ...encoders.text import Tokenizer
+from ...fusion.connectors.connector import Connector
+from ...fusion.connectors.transcript_words import TranscriptWords
+from .pictures import ExportedPictures
+from .reader import ExportedMedia
+from .soft_words import SpelledWords
+from .sounds import ExportedTable, ExportedTranscriber, SoundSessions
+
+if TYPE_CHECKING:
+    from ..runtime import Bundle
+
+__all__ = ["SOUNDS", "SOUND_ROLES", "open_media"]
+
+#: Where a bundle has the tokenizer of what hears.
+SOUNDS = "audio"
+#: Roles of its graphs, in the order of `SoundSessions`.
+SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
+_MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
+
+
+def open_media(bundle: Bundle) -> ExportedMedia | None:
+    """What reads a bundle's media; None if it reads text alone.
+
+    Graphs are opened when the first item of their modality is read.
+
+    Raises:
+        CheckpointError: the manifest names a modality that is not known here.
+    """
+    if not bundle.manifest.media:
+        return None
+    unknown = sorted(bundle.manifest.media.keys() - _OPENERS.keys())
+    if unknown:
+        hint = "update Sensorium"
+        raise CheckpointError("The bundle reads something unknown.", given=", ".join(unknown), hint=hint)
+    connectors: dict[Modality, Callable[[], Connector]] = {
+        kind: partial(opens, bundle) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
+    }
+    return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)
+
+
+def _pictures(bundle: Bundle) -> Connector:
+    entry = bundle.manifest.media["image"]
+    words = _words(bundle, "image")
+    return ExportedPictures(bundle.session("image"), words, entry.placeholder)
+
+
+def _sounds(bundle: Bundle) -> Connector:
+    details = read_json(bundle.path / bundle.manifest.media["audio"].details)
+    tokenizer, own = Tokenizer.from_directory(bundle.path / SOUNDS), bundle.tokenizer()
+    sizes = [details.get(name) for name in ("window", "positions", "vocabulary")]
+    if not all(type(size) is int and 1 <= size <= _MOST for size in sizes):
+        raise CheckpointError("The bundle does not say how long its windows of sound are.", given=shortened(sizes))
+    tokens = whisper_tokens(tokenizer, sizes[2], details)  # type: ignore[arg-type]
+    sessions = SoundSessions(*(bundle.session(role) for role in SOUND_ROLES))
+    transcriber = ExportedTranscriber(sessions, tokenizer, tokens, window=sizes[0], positions=sizes[1])  # type: ignore[arg-type]
+    return TranscriptWords(
+        transcriber,
+        spell=lambda text: own.encode(text, add_special=False, parse_special=False),
+        table=ExportedTable(bundle.embeddings),
+        placeholder=bundle.manifest.media["audio"].placeholder,
+    )
+
+
+def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
+    """The spelled words of a modality.
+
+    Raises:
+        CheckpointError: the file that holds them is damaged.
+    """
+    name = bundle.manifest.media[modality].details
+    raw = read_json(bundle.path / name)
+    lists, comma = raw.get("lists"), raw.get("comma")
+    known = bundle.shape.vocabulary_size
+
+    def spelled(tokens: Any) -> bool:
+        return isinstance(tokens, list) and all(type(token) is int and 0 <= token < known for token in tokens)
+
+    right = isinstance(lists, dict) and all(
+        isinstance(words, list) and all(map(spelled, words)) for words in lists.values()
+    )
+    if not right or not spelled(comma):
+        raise CheckpointError(f"{name} holds no spelled words.", given=shortened(raw))
+    return SpelledWords(lists, comma, bundle.embeddings)  # type: ignore[arg-type]
+
+
+_OPENERS: dict[Modality, Callable[[Bundle], Connector]] = {"image": _pictures, "audio": _sounds}

@@ -1,0 +1,78 @@
+"""Graphs that read raw media, beside the torch modules that they repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from sensorium.encoders.errors import UnsupportedInputError
+from sensorium.encoders.image.resample import resize
+from sensorium.encoders.media import AudioData
+from sensorium.mobile_export.decoder_runner import open_session
+from sensorium.mobile_export.graphs import Graph, SoundGraphs, WeightFile
+from sensorium.mobile_export.graphs.linear import LinearWriter
+from sensorium.mobile_export.graphs.resize import write_resize
+from sensorium.mobile_export.media.sounds import ExportedTranscriber, SoundSessions
+from sensorium.mobile_export.quantization import BlockFormat
+
+from .small_media import small_transcriber
+
+HEIGHT, WIDTH = 61, 47
+SIZES = [(1, 1), (1, 700), (900, 2), (61, 47), (61, 48), (60, 46), (7, 5), (333, 517), (122, 94), (1201, 803)]
+
+
+@pytest.fixture(scope="module")
+def resizing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("resize")
+    with WeightFile(folder / "weights.data") as weights:
+        graph = Graph("resize", weights)
+        pixels = graph.input("pixels", np.uint8, ("height", "width", 3))
+        graph.output(write_resize(graph, pixels, HEIGHT, WIDTH, "bicubic"), "out", np.uint8, (3, HEIGHT, WIDTH))
+        onnx.save(graph.model(), folder / "resize.onnx")
+        with pytest.raises(UnsupportedInputError, match="lanczos"):
+            write_resize(graph, pixels, HEIGHT, WIDTH, "lanczos")
+    return open_session(folder / "resize.onnx")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["noise", "edges"])
+def test_every_resized_pixel_is_torch_s(kind: str, size: tuple[int, int], resizing: Any) -> None:
+    noise = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = noise if kind == "noise" else (noise // 128 * 255).astype(np.uint8)
+    (found,) = resizing.run(None, {"pixels": pixels})
+    expected = resize(torch.from_numpy(pixels).permute(2, 0, 1), HEIGHT, WIDTH, "bicubic")
+    assert np.array_equal(found, expected.numpy())
+
+
+def exported(folder: Path, storage: Any) -> ExportedTranscriber:
+    original = small_transcriber()
+    with WeightFile(folder / "weights.data") as weights:
+        writer = SoundGraphs(original, weights, LinearWriter(), storage)
+        for name in ("spectrum", "encoder", "decoder"):
+            onnx.save(getattr(writer, name)(), folder / f"{name}.onnx")
+    sessions = SoundSessions(*(open_session(folder / f"{name}.onnx") for name in ("spectrum", "encoder", "decoder")))
+    return ExportedTranscriber(sessions, original.tokenizer, original.tokens, window=152, positions=23)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 45.0])
+def test_a_spectrogram_is_the_torch_engine_s(seconds: float, tmp_path: Path) -> None:
+    """45 seconds are computed in two parts."""
+    samples = np.random.default_rng(3).standard_normal(int(seconds * 16_000)).astype(np.float32) * 0.2
+    frames = -(-len(samples) // 160) + 152
+    found = exported(tmp_path, "float32")._power(samples, frames)
+    expected = small_transcriber().encoder.mel(AudioData(samples), frames).numpy()
+    assert np.abs((np.maximum(found, found.max() - 8) + 4) / 4 - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("storage", "bound"), [("float32", 1e-5), ("float16", 5e-3), (BlockFormat(8, 32), 0.05)])
+def test_what_is_heard_is_the_torch_engine_s(storage: Any, bound: float, tmp_path: Path) -> None:
+    sound = AudioData(np.random.default_rng(5).standard_normal(20_000).astype(np.float32) * 0.3)
+    logits = []
+    for transcriber in (small_transcriber(), exported(tmp_path, storage)):
+        read = transcriber.listen(sound, 152)(0)()
+        logits.append(np.stack([read([21, 24]), read([3]), read([17])]))
+    assert np.abs(logits[1] - logits[0]).max() <= bound * np.abs(logits[0]).max()
