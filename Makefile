@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/sensorium ask "What is the capital of France?"
 
 test: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: lint types test
 

@@ -27,6 +27,7 @@ def export_command(
     modalities: Annotated[
         str | None, typer.Option(help="What it reads, e.g. text,image; all it can, if not given.")
     ] = None,
+    figures: Annotated[bool, typer.Option(help="Measure how it compares with its source, which takes longest.")] = True,
     archive: Annotated[Path | None, typer.Option(help="Write the bundle into one file, too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     as_json: AsJson = False,
@@ -41,7 +42,13 @@ def export_command(
         if not silent:
             print(f"{step} …", file=sys.stderr)
 
-    chosen = {"quant": quant, "adapter": adapter, "context_length": context_length, "overwrite": overwrite}
+    chosen = {
+        "quant": quant,
+        "adapter": adapter,
+        "context_length": context_length,
+        "overwrite": overwrite,
+        "figures": figures,
+    }
     chosen["modalities"] = None if modalities is None else modalities.split(",")
     manifest = export(model, out, **chosen, quiet=silent, tell=tell)  # type: ignore[arg-type]
     if archive is not None:
@@ -53,16 +60,19 @@ def export_command(
         print_json(asdict(manifest))
         return
     size = sum(entry.size for entry in manifest.files.values())
-    found = manifest.figures
-    changed = f"{found['answers_changed']:.0f} of {found['answers']:.0f} answers changed"
     rows = [
         ("bundle", str(out)),
         ("size", human_bytes(size)),
         ("quantization", manifest.quantization),
         ("reads", ", ".join(manifest.modalities)),
-        ("perplexity", f"{found['perplexity']:.2f}; {found['perplexity_source']:.2f} before"),
-        ("divergence", f"{found['kl']:.4f} nats; {found['agreement']:.1%} of next tokens the same; {changed}"),
     ]
+    if found := manifest.figures:
+        changed = f"{found['answers_changed']:.0f} of {found['answers']:.0f} answers changed"
+        divergence = f"{found['kl']:.4f} nats; {found['agreement']:.1%} of next tokens the same; {changed}"
+        rows += [
+            ("perplexity", f"{found['perplexity']:.2f}; {found['perplexity_source']:.2f} before"),
+            ("divergence", divergence),
+        ]
     print_table(None, rows)
 
 

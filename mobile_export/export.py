@@ -63,6 +63,16 @@ class ExportSource:
     media: MediaSource | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """How a source is exported: as of `export_bundle`, and the positions that the graphs can hold."""
+
+    quantization: Quantization
+    length: int
+    figures: bool
+    tell: Callable[[str], None]
+
+
 def export_bundle(
     source: ExportSource,
     out: Path,
@@ -70,6 +80,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     context_length: int | None = None,
+    figures: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Writes a bundle; until it is whole, nothing is at `out`.
@@ -80,6 +91,7 @@ def export_bundle(
         quantization: how its weights are stored.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
+        figures: measure how the bundle compares with its source, which takes longer than all the rest.
         tell: is told each step that begins.
 
     Raises:
@@ -91,7 +103,8 @@ def export_bundle(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
         folder = Path(made) / "bundle"
         folder.mkdir()
-        manifest = _write(source, folder, quantization, context_length or source.decoder.config.context_length, tell)
+        length = context_length or source.decoder.config.context_length
+        manifest = _write(source, folder, _Job(quantization, length, figures, tell))
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -109,14 +122,12 @@ def _check_place(out: Path, *, overwrite: bool) -> None:
         raise InvalidInputError("What is there is no bundle.", given=str(out), expected="a bundle", hint=hint)
 
 
-def _write(
-    source: ExportSource, folder: Path, quantization: Quantization, length: int, tell: Callable[[str], None]
-) -> Manifest:
-    importance = {}
+def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
+    importance, quantization, length = {}, job.quantization, job.length
     if quantization.calibrated:
-        tell("measuring which input features matter")
+        job.tell("measuring which input features matter")
         importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
-    tell(f"writing graphs ({quantization.name})")
+    job.tell(f"writing graphs ({quantization.name})")
     media = _write_graphs(source, folder, LinearWriter(importance), quantization, length)
     source.tokenizer.save(folder)
     config = source.decoder.config
@@ -138,7 +149,7 @@ def _write(
         adapter=media.adapter if media else "",
         interfaces={role: interface(folder / name) for role, name in graphs.items()},
     )
-    return _with_proof(source, folder, manifest, quantization, tell)
+    return _with_proof(source, folder, manifest, job)
 
 
 def _write_graphs(
@@ -156,25 +167,23 @@ def _write_graphs(
         return writer.write(source.media, folder, weights)
 
 
-def _with_proof(
-    source: ExportSource, folder: Path, manifest: Manifest, quantization: Quantization, tell: Callable[[str], None]
-) -> Manifest:
+def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Job) -> Manifest:
     """The manifest with files, figures and goldens, written; the bundle is opened as any other is."""
     from dataclasses import replace
 
     write_manifest(folder, replace(manifest, files=file_entries(folder)))
     bundle = Bundle(folder)
     runner, tokenizer = bundle.decoder(), source.tokenizer
-    tell("making goldens and figures")
+    job.tell("making goldens and figures" if job.figures else "making goldens")
     prompts = _prompts(tokenizer)
-    share = _TOLERANCES.get(str(quantization.linear), _BLOCK_TOLERANCE)
+    share = _TOLERANCES.get(str(job.quantization.linear), _BLOCK_TOLERANCE)
     goldens = [
         make_golden(lambda: reader(runner), question, prompt, tokenizer.stop_ids, share=share)
         for question, prompt in list(prompts.items())[:4]
     ]
     write_goldens(folder, goldens)
     write_media_goldens(bundle, share=share)
-    found = _figures(source, bundle, prompts)
+    found = _figures(source, bundle, prompts) if job.figures else {}
     finished = replace(manifest, files=file_entries(folder), figures=found)
     write_manifest(folder, finished)
     assert read_manifest(folder) == finished and GOLDENS in finished.files, "what was written is what was meant"

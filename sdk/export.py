@@ -60,6 +60,7 @@ def export(
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
     modalities: Collection[str] | None = None,
+    figures: bool = True,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
@@ -73,11 +74,12 @@ def export(
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
         modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported.
+        figures: measure how the bundle compares with its source, which takes longer than all the rest.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
 
     Returns:
-        The manifest, with figures of how the bundle compares with its source.
+        The manifest.
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
@@ -115,7 +117,7 @@ def export(
     known = decoder.config.context_length
     if context_length is not None and not 1 <= context_length <= known:
         raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
-    options = {"overwrite": overwrite, "context_length": context_length, "tell": tell}
+    options = {"overwrite": overwrite, "context_length": context_length, "figures": figures, "tell": tell}
     return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
 
 

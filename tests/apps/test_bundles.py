@@ -34,6 +34,12 @@ def test_a_model_is_exported_and_verified(terminal: Any, checkpoint: Path, tmp_p
     assert last.endswith("files are as they were exported")
 
 
+def test_figures_can_be_left_out(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    done = terminal.run("export", str(checkpoint), str(tmp_path / "out"), "--quant", "fp32", "--no-figures")
+    assert done.code == 0 and "perplexity" not in done.out and done.err.endswith("making goldens …\n")
+    assert terminal.run("verify", str(tmp_path / "out")).code == 0
+
+
 def test_programs_read_json(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = terminal.run("export", str(checkpoint), str(out), "--quant", "fp32", "--context-length", "600", "--json")

@@ -65,7 +65,7 @@ def test_the_real_model_answers_standard_input_as_json(nano_file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     found = json.loads(done.stdout)
     assert (found["text"], found["tokens"], found["finish_reason"]) == ("The capital of", [504, 3575, 282], "length")
-    assert found["usage"] == {"prompt_tokens": 37, "new_tokens": 3, "total_tokens": 40}
+    assert found["usage"] == {"prompt_tokens": 37, "new_tokens": 3, "total_tokens": 40, "cached_tokens": 0}
 
 
 def test_an_unknown_model_is_one_short_message() -> None:

@@ -110,7 +110,7 @@ def test_a_browser_gives_the_same_answer(bundle: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
 def test_the_default_model_answers_in_a_browser(nano_file: Path, tmp_path: Path) -> None:
-    sdk.export("nano", tmp_path / "nano", quant="int4")
+    sdk.export("nano", tmp_path / "nano", quant="int4", modalities=["text"], figures=False)
     question = "What is the capital of France?"
     found = in_the_browser(tmp_path / "nano", question)
     expected = sdk.load(tmp_path / "nano").ask(question, max_new_tokens=64).text

@@ -62,7 +62,7 @@ def test_a_bundle_with_mixed_blocks_generates_the_same(bundle: Path) -> None:
 
 @pytest.mark.slow
 def test_the_default_model_generates_the_same(nano_file: Path, tmp_path: Path) -> None:
-    sdk.export("nano", tmp_path / "out", quant="int4", context_length=2048)
+    sdk.export("nano", tmp_path / "out", quant="int4", context_length=2048, figures=False)
     assert_same(tmp_path / "out")
     model = genai.Model(str(tmp_path / "out"))
     assert list(genai.Tokenizer(model).encode(QUESTIONS[0])) == list(sdk.load("nano").tokenizer.encode(QUESTIONS[0]))

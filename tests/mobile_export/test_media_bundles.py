@@ -217,7 +217,7 @@ def test_only_what_a_model_reads_is_exported(checkpoint: Path, tmp_path: Path) -
 def test_the_default_model_answers_about_photos_and_speech(root: Path, tmp_path: Path) -> None:
     import skimage
 
-    sdk.export("nano", tmp_path / "out", quant="fp32", context_length=1024)
+    sdk.export("nano", tmp_path / "out", quant="fp32", context_length=1024, figures=False)
     theirs, ours = sdk.load("nano", dtype="float32", device="cpu"), sdk.load(tmp_path / "out")
     folder = Path(skimage.__file__).parent / "data"
     names = (

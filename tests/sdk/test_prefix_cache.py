@@ -23,7 +23,7 @@ TURNS = ["Hello there.", "And what is that?", "Grün?", "Tell me more of it, ple
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sdk.Model]:
     """One model behind both engines."""
     folder = byte_llama(tmp_path_factory.mktemp("checkpoint"))
-    sdk.export(folder, folder / "bundle", quant="fp32")
+    sdk.export(folder, folder / "bundle", quant="fp32", figures=False)
     return {"torch": sdk.load(folder, dtype="float32", device="cpu"), "onnx": sdk.load(folder / "bundle")}
 
 

@@ -122,7 +122,7 @@ def test_a_file_over_the_limit_is_not_read(write: Callable[..., Path]) -> None:
 
 
 def test_a_slow_document_is_ended() -> None:
-    pages = pdf_of(wrapped_pages([(10.0, "many words " * 40_000)]))
+    pages = pdf_of(wrapped_pages([(10.0, "many words " * 300_000)]))
     with pytest.raises(InvalidInputError, match=r"took too long|crash"):
         read_document(pages, name="slow.pdf", limits=DocumentLimits(seconds=0.01, pages=10**6))
 
