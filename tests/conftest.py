@@ -62,8 +62,3 @@ def in_processes() -> Callable[..., list[dict[str, Any]]]:
         return [json.loads(text.splitlines()[-1]) for _, text, _ in said]
 
     return run
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests begin first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
