@@ -69,11 +69,11 @@ class PrefixCache:
             The state of one row, the logits [1, vocabulary] after the prompt, and how many positions were not read.
         """
         keys, adapter = _keys(prompt)
-        found = self._taken(engine, keys, adapter)
-        if found is None or not isinstance(engine, ReusesPrefix):
+        if not isinstance(engine, ReusesPrefix) or (found := self._taken(engine, keys, adapter)) is None:
             state, logits = engine.prefill([prompt])
             return state, logits, 0
-        return engine.resume(found.state, prompt, _shared(found.keys, keys))
+        entry, shared = found
+        return engine.resume(entry.state, prompt, shared)
 
     def keep(self, engine: Engine, state: EngineState, prompt: Sequence[int], answer: Sequence[int]) -> None:
         """Remembers a state.
@@ -92,18 +92,19 @@ class PrefixCache:
             self._entries.append(entry)
             del self._entries[: -self._most]
 
-    def _taken(self, engine: Engine, keys: Sequence[int | str], adapter: str | None) -> _Entry | None:
-        """The conversation that begins most alike, taken out so that nobody else goes on with it.
+    def _taken(self, engine: Engine, keys: Sequence[int | str], adapter: str | None) -> tuple[_Entry, int] | None:
+        """The conversation that begins most alike, taken out so that nobody else goes on with it, and how far it does.
 
         Of one that is mostly another, the rest would be lost for a few positions: it stays.
         """
         with self._lock:
             alike = [entry for entry in self._entries if entry.engine is engine and entry.adapter == adapter]
-            best = max(alike, key=lambda entry: _shared(entry.keys, keys), default=None)
-            if best is None or 2 * _shared(best.keys, keys) < len(best.keys):
+            shared = [(_shared(entry.keys, keys), entry) for entry in alike]
+            length, best = max(shared, key=lambda pair: pair[0], default=(0, None))
+            if best is None or 2 * length < len(best.keys):
                 return None
             self._entries.remove(best)
-            return best
+            return best, length
 
 
 def _keys(prompt: Sequence[int]) -> tuple[Sequence[int | str], str | None]:

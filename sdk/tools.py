@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..encoders.errors import OptionError
+from .content import Text
 from .result import ToolCall
 from .schemas import WRITTEN, schema_text
 
@@ -289,8 +290,6 @@ def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
 def _around(front: str, content: Any, back: str) -> Any:
     if isinstance(content, str) or content is None:
         return f"{front}{content or ''}{back}"
-    from .content import Text
-
     return [*([Text(front)] if front else []), *content, Text(back)]
 
 

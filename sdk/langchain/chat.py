@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from threading import Lock
@@ -218,8 +219,6 @@ class ChatSensorium(BaseChatModel):
 
     def _last(self, result: Result) -> AIMessageChunk:
         """The chunk that ends a stream: calls, usage and why the answer ended."""
-        import json
-
         calls = [
             tool_call_chunk(name=call.name, args=json.dumps(dict(call.arguments)), id=call.id, index=place)
             for place, call in enumerate(result.tool_calls)
