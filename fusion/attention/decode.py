@@ -5,6 +5,8 @@ Legend: B rows, H heads, Hkv key/value heads, G = H / Hkv queries that share a k
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,8 +17,7 @@ from .kernels import choose_kernel
 
 __all__ = ["decode_attention", "decode_over_ranks", "decode_part"]
 
-# From here on two matrix products read a bfloat16 cache faster than the fused kernel (1.0 against 2.8 ms at 32k slots).
-_LONG = 2048  # slots
+_LONG = 2048  # slots; from here on `_products_win` decides
 
 
 def decode_attention(
@@ -33,9 +34,9 @@ def decode_attention(
     The queries that share a key are folded into rows of one product: neither keys nor values are copied for them, and
     the kernels read each of them once (a fused kernel's own grouping takes five times as long for bfloat16).
 
-    Exact up to the rounding of its dtype. In bfloat16 and float16 beyond 2048 slots, or with a soft cap, scores are
-    rounded to that dtype before the softmax, which is formed in float32: as in the plain formula, where the fused
-    kernel keeps them in float32.
+    Exact up to the rounding of its dtype. With a soft cap, and in bfloat16 and float16 beyond 2048 slots where matrix
+    products are faster than the fused kernel, scores are rounded to that dtype before the softmax, which is formed in
+    float32: as in the plain formula, where the fused kernel keeps them in float32.
 
     Args:
         query: [B, H, 1, d].
@@ -119,7 +120,21 @@ def decode_part(query: Tensor, key: Tensor, value: Tensor, scale: float, softcap
 
 
 def _is_long(query: Tensor, key: Tensor) -> bool:
-    return query.dtype in (torch.bfloat16, torch.float16) and key.shape[2] > _LONG
+    return query.dtype in (torch.bfloat16, torch.float16) and key.shape[2] > _LONG and _products_win(query.device.type)
+
+
+@cache
+def _products_win(device: str) -> bool:
+    """Whether two matrix products read a long half-precision cache faster than the fused kernel.
+
+    On processors they do only where there are instructions for bfloat16 but no tiles (1.0 against 2.8 ms at 32k slots):
+    with tiles the fused kernel has them too (2.5 against 2.3 ms), and without such instructions products convert what
+    they read (8.6 against 6.8 ms).
+    """
+    if device != "cpu":
+        return True
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16")) and not known.get("amx_bf16")
 
 
 def _scores(folded: Tensor, key: Tensor, scale: float, softcap: float | None) -> Tensor:
