@@ -68,6 +68,7 @@ Seed = Annotated[int | None, typer.Option(help="Of the random draws.")]
 System = Annotated[str | None, typer.Option(help="A system message.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the model's own if not given.")]
+Engine = Annotated[str, typer.Option(help="torch; onnx for exported bundles, and for nano on processors; or auto.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Showing = Annotated[bool, typer.Option("--timings", help="Print a timing summary to standard error.")]
@@ -102,6 +103,7 @@ def ask(
     raw: Annotated[bool, typer.Option(help="Continue the text as it stands, without the chat template.")] = False,
     device: Device = "auto",
     dtype: Dtype = None,
+    engine: Engine = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
     timings: Showing = False,
@@ -112,7 +114,7 @@ def ask(
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "stop": stop or None}
     options_from(options, {})  # a wrong option is told before a model is loaded
-    loaded = load_model(model, device=device, dtype=dtype, quiet=quiet or as_json, timings=timings)
+    loaded = load_model(model, device=device, dtype=dtype, engine=engine, quiet=quiet or as_json, timings=timings)
     if explain:
         print(loaded.explain(*parts, system=system, raw=raw), file=sys.stderr)
     answer = loaded.stream(*parts, system=system, raw=raw, **options)
@@ -149,6 +151,7 @@ def chat(
     system: System = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    engine: Engine = "auto",
     quiet: Quiet = False,
     timings: Showing = False,
 ) -> None:
@@ -157,7 +160,7 @@ def chat(
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
-    loaded = load_model(model, device=device, dtype=dtype, quiet=quiet, timings=timings)
+    loaded = load_model(model, device=device, dtype=dtype, engine=engine, quiet=quiet, timings=timings)
     refused = False
     for result in converse(Conversation(loaded, system, options)):
         if result is None:

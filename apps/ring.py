@@ -98,7 +98,7 @@ def main() -> None:
 
 def _alike(arguments: Sequence[str], seed: int, device: str | None) -> list[str]:
     """The arguments with what all ranks must have in common, and each for itself, where they do not say it."""
-    added = {"--seed": str(seed), "--device": device}
+    added = {"--seed": str(seed), "--device": device, "--engine": "torch"}  # the engine whose texts can be shared
     given = {argument.partition("=")[0] for argument in arguments}
     return [*arguments, *(f"{name}={value}" for name, value in added.items() if value and name not in given)]
 

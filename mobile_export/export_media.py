@@ -90,7 +90,7 @@ class MediaWriter:
         import onnx
 
         connector = _of(PictureWords, source, "image")
-        onnx.save(picture_graph(connector, weights, self.quantization.linear), folder / "image.onnx")
+        onnx.save(picture_graph(connector, weights, self.quantization.media), folder / "image.onnx")
         details = "media/image.json"
         lists = {key: [self._spelled(" " + word) for word in words] for key, words in connector.lists.items()}
         _write_json(folder / details, {"lists": lists, "comma": self._spelled(",")})
@@ -108,7 +108,7 @@ class MediaWriter:
         connector = _of(TranscriptWords, source, "audio")
         transcriber = connector.transcriber
         assert isinstance(transcriber, WhisperTranscriber), "a model is exported from torch"
-        writer = SoundGraphs(transcriber, weights, self.linears, self.quantization.linear)
+        writer = SoundGraphs(transcriber, weights, self.linears, self.quantization.media)
         files = {role: f"{role.replace('-', '_')}.onnx" for role in SOUND_ROLES}
         models = (writer.spectrum(), writer.encoder(), writer.decoder())
         for name, model in zip(files.values(), models, strict=True):

@@ -83,12 +83,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A named model."""
+    """A named model.
+
+    Attributes:
+        name: of its file.
+        summary: a line for people.
+        licence: SPDX identifier.
+        parts: what it is made of.
+        bundle: the quantization of the bundle in which processors run it; "" if they run its checkpoint.
+    """
 
     name: str
     summary: str
     licence: str
     parts: tuple[Part, ...]
+    bundle: str = ""
 
     def has(self, role: str) -> bool:
         """Whether it has a part with this role."""
@@ -140,7 +149,7 @@ def parse_card(text: str, name: str) -> Card:
         raw = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CheckpointError(f"The card {name} is not valid TOML.", given=str(error)) from error
-    fields = _fields(raw, _CARD, name)
+    fields = _fields(raw, _CARD | {field: check for field, check in _MAY_BE.items() if field in raw}, name)
     if fields["name"] != name:
         raise _wrong(name, "name", fields["name"], f"the name of its file, {name}")
     parts = [_part(part, f"{name}, part {n}") for n, part in enumerate(fields.pop("part"), start=1)]
@@ -221,6 +230,7 @@ _PATTERNS = _Check(list, _are_patterns, f"1 to {_MOST} relative file patterns, w
 _REVISION = _matches(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", "a branch, tag or commit")
 _LICENCE = _matches(r"[A-Za-z0-9.+() -]{1,100}", "an SPDX identifier such as Apache-2.0")
 _CARD = {"name": _matches(_NAME, "letters, digits, . _ -"), "summary": _TEXT, "licence": _LICENCE, "part": _TABLES}
+_MAY_BE = {"bundle": _matches(r"[a-z][a-z0-9-]{1,19}", "the name of a quantization")}
 _PART = {
     "name": _TEXT,
     "role": _matches(r"[a-z][a-z0-9-]{0,49}", "lower-case words joined by -"),

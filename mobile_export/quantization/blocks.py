@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ __all__ = ["BlockFormat", "Blocks", "dequantize", "quantize"]
 
 _ROWS = 4096 * 64  # weights of a part: more only need memory
 # Scales that are tried, as shares of the one that spans the block's whole range; 8 bits lose next to nothing.
-_SHARES = {4: (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05), 8: (1.0,)}
+# 128 / 127 finds the levels again of weights that were in GGUF's 8 bits, which leave out one level.
+_SHARES = {4: (1.0, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.05), 8: (1.0, 128 / 127)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,16 @@ class BlockFormat:
     Attributes:
         bits: 4 or 8.
         block: weights that share a scale; a power of two from 16.
-        symmetric: zero is the middle of the range; otherwise each block has a zero of its own.
+        zero: what the levels count from. The ``middle`` one of them is zero; each block has a ``level`` of its own that
+            is; or the middle level has any ``value``, another float a block: then weights that were in GGUF's 4 bits
+            with a minimum (Q4_1) keep the values that they have.
+        compute: what is multiplied: inputs rounded to ``int8`` a block, which is fastest, or ``float32``.
     """
 
     bits: int = 4
     block: int = 32
-    symmetric: bool = True
+    zero: Literal["middle", "level", "value"] = "middle"
+    compute: Literal["int8", "float32"] = "int8"
 
     @property
     def levels(self) -> int:
@@ -49,11 +55,13 @@ class Blocks:
         packed: uint8 [N, G, b · bits / 8]; of two weights in a byte the first is in the lower half.
         scales: float32 [N, G].
         zeros: uint8 [N, G], the level that means zero; None if it is the middle one everywhere.
+        values: float32 [N, G], what the middle level means; None if it is zero everywhere.
     """
 
     packed: NDArray[np.uint8]
     scales: NDArray[np.float32]
-    zeros: NDArray[np.uint8] | None
+    zeros: NDArray[np.uint8] | None = None
+    values: NDArray[np.float32] | None = None
 
 
 def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) -> Blocks:
@@ -64,7 +72,7 @@ def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = No
 
     Args:
         weight: [N, K] of any float dtype.
-        format: bits, block and symmetry.
+        format: how it is stored.
         importance: of each input feature, [K]: the mean square of what it is multiplied with. None: all the same.
     """
     weight, columns = weight.detach(), weight.shape[1]
@@ -72,13 +80,15 @@ def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = No
     weighing = torch.ones(columns) if importance is None else importance.float()
     weighing = weighing + 1e-6 * weighing.mean() + 1e-30  # a feature that was never seen still counts a little
     weighing = F.pad(weighing, (0, missing)).view(-1, format.block)
-    found = [_fit(part, weighing, format) for part in _parts(weight, missing, format.block)]
+    fit = _fit_values if format.zero == "value" else _fit
+    found = [fit(part, weighing, format) for part in _parts(weight, missing, format.block)]
     levels, scales, zeros = (torch.cat(parts) for parts in zip(*found, strict=True))
     packed = levels.to(torch.uint8)
     if format.bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
-    kept = None if format.symmetric else zeros.to(torch.uint8).numpy()
-    return Blocks(packed.numpy(), scales.numpy(), kept)
+    if format.zero == "value":
+        return Blocks(packed.numpy(), scales.numpy(), values=zeros.numpy())
+    return Blocks(packed.numpy(), scales.numpy(), None if format.zero == "middle" else zeros.to(torch.uint8).numpy())
 
 
 def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.float32]:
@@ -88,6 +98,8 @@ def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.
         levels = np.stack((levels & 15, levels >> 4), axis=-1).reshape(*levels.shape[:2], -1)
     middle = format.levels // 2 if blocks.zeros is None else blocks.zeros[..., None].astype(np.float32)
     values = (levels.astype(np.float32) - middle) * blocks.scales[..., None]
+    if blocks.values is not None:
+        values += blocks.values[..., None]
     return values.reshape(len(values), -1)[:, :columns]
 
 
@@ -103,7 +115,7 @@ def _fit(part: Tensor, weighing: Tensor, format: BlockFormat) -> tuple[Tensor, T
     levels, scales, zeros = torch.zeros_like(part), torch.ones_like(best), torch.zeros_like(best)
     for share in _SHARES[format.bits]:
         scale = ((high - low) * share / (format.levels - 1)).clamp(min=1e-12)
-        if format.symmetric:
+        if format.zero == "middle":
             # The range has one more level below zero than above; the sign of the scale puts the largest weight there.
             scale, zero = high * share / (format.levels // 2), torch.full_like(best, format.levels // 2)
             scale = torch.where(scale == 0, 1e-12, scale)
@@ -121,9 +133,40 @@ def _fit(part: Tensor, weighing: Tensor, format: BlockFormat) -> tuple[Tensor, T
     return levels, scales, zeros
 
 
+def _fit_values(part: Tensor, weighing: Tensor, format: BlockFormat) -> tuple[Tensor, Tensor, Tensor]:
+    """Levels [N, G, b], scales [N, G] and the middle level's values [N, G] of weights [N, G, b].
+
+    Levels are rounded in the range from the least weight to the largest; then the line through them with the least
+    weighted error is taken. Weights that lie on 16 levels already are met as they are.
+    """
+    middle = format.levels // 2
+    low, high = part.amin(-1), part.amax(-1)
+    best = torch.full(part.shape[:2], torch.inf)
+    levels, scales, values = torch.zeros_like(part), torch.zeros_like(best), torch.zeros_like(best)
+    share_of_all = weighing / weighing.sum(-1, keepdim=True)
+    mean_part = (share_of_all * part).sum(-1, keepdim=True)
+    for share in _SHARES[format.bits]:
+        scale = ((high - low) * share / (format.levels - 1)).clamp(min=1e-12)
+        start = (high + low - scale * (format.levels - 1)) / 2
+        found = ((part - start[..., None]) / scale[..., None]).round().clamp(0, format.levels - 1) - middle
+        mean_found = (share_of_all * found).sum(-1, keepdim=True)
+        spread = (weighing * (found - mean_found).square()).sum(-1)
+        together = (weighing * (found - mean_found) * (part - mean_part)).sum(-1)
+        fitted = torch.where(spread > 0, together / spread.clamp(min=1e-30), scale)
+        value = (mean_part - fitted[..., None] * mean_found)[..., 0]
+        error = (weighing * (part - fitted[..., None] * found - value[..., None]).square()).sum(-1)
+        better = error < best
+        best = torch.where(better, error, best)
+        levels = torch.where(better[..., None], found + middle, levels)
+        scales, values = torch.where(better, fitted, scales), torch.where(better, value, values)
+        if bool((best <= 1e-10 * (weighing * part.square()).sum(-1)).all()):
+            break  # they did lie on 16 levels
+    return levels, scales, values
+
+
 def _bounds(part: Tensor, format: BlockFormat) -> tuple[Tensor, Tensor]:
     """The range of each block that the levels span: [N, G] twice."""
-    if format.symmetric:
+    if format.zero == "middle":
         largest = part.gather(-1, part.abs().argmax(-1, keepdim=True))[..., 0]
         return torch.zeros_like(largest), -largest
     return part.amin(-1).clamp(max=0), part.amax(-1).clamp(min=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .blocks import BlockFormat
@@ -24,6 +24,7 @@ class Quantization:
         head: of the output head; a tied embedding table is the same bytes.
         others: other storage for some layers, by the last part of the layer's name.
         calibrated: scales are searched under the importance of each input feature, measured on a text.
+        encoders: matrices of what reads media; None for the same as `linear`.
     """
 
     name: str
@@ -31,19 +32,28 @@ class Quantization:
     head: Storage
     others: Mapping[str, Storage] = field(default_factory=dict)
     calibrated: bool = False
+    encoders: Storage | None = None
+
+    @property
+    def media(self) -> Storage:
+        """Of what reads media."""
+        return self.linear if self.encoders is None else self.encoders
 
     def storage(self, layer: str) -> Storage:
         """Of a layer, by its name in the decoder."""
         return self.others.get(layer.rpartition(".")[2], self.head if layer == "lm_head" else self.linear)
 
 
-_EIGHT, _FOUR = BlockFormat(8, 32), BlockFormat(4, 32)
+_EIGHT, _FOUR = BlockFormat(8, 32), BlockFormat(4, 32, "value")
+_EIGHT_WIDE, _FOUR_WIDE = (replace(format, compute="float32") for format in (_EIGHT, _FOUR))
 #: What ``--quant`` names.
 QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", "float32", "float32"),
     "fp16": Quantization("fp16", "float16", "float16"),
     "int8": Quantization("int8", _EIGHT, _EIGHT),
-    "int4": Quantization("int4", _FOUR, _EIGHT, calibrated=True),
+    "int4": Quantization("int4", _FOUR, _EIGHT, calibrated=True, encoders=BlockFormat(4, 32)),
+    # Rounds weights alone, so that what was in 4 bits already answers as it did.
+    "int4-fp32": Quantization("int4-fp32", _FOUR_WIDE, _EIGHT_WIDE, encoders="float16"),
     # The MLPs' input projections are half of a decoder and lose the least in 4 bits (docs/decisions/0010).
     "mixed": Quantization("mixed", _EIGHT, _EIGHT, {"gate_proj": _FOUR, "up_proj": _FOUR}, calibrated=True),
 }

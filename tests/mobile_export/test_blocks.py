@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -13,9 +15,9 @@ from sensorium.mobile_export.graphs import Graph, WeightFile
 from sensorium.mobile_export.graphs.linear import LinearWriter
 from sensorium.mobile_export.quantization import BlockFormat, dequantize, quantize
 
-FORMATS = [
-    BlockFormat(bits, block, symmetric) for bits in (4, 8) for block in (16, 32, 64, 128) for symmetric in (True, False)
-]
+ZEROS: tuple[Literal["middle", "level", "value"], ...] = ("middle", "level", "value")
+FORMATS = [BlockFormat(bits, block, zero) for bits in (4, 8) for block in (16, 32, 64, 128) for zero in ZEROS]
+WIDE = [replace(format, compute="float32") for format in FORMATS]
 
 
 def error(weight: torch.Tensor, format: BlockFormat, importance: torch.Tensor | None = None) -> torch.Tensor:
@@ -23,35 +25,53 @@ def error(weight: torch.Tensor, format: BlockFormat, importance: torch.Tensor | 
     return (found - weight).square()
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_onnx_runtime_reads_blocks_as_they_are_meant(format: BlockFormat, tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", [3 * 128, 3 * 128 + 5])  # whole blocks, and a last one that is not full
+@pytest.mark.parametrize("format", [*FORMATS, *WIDE], ids=str)
+def test_onnx_runtime_reads_blocks_as_they_are_meant(format: BlockFormat, columns: int, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    weight = torch.randn(13, 3 * 128 + 5)  # the last block is not full
-    x = np.random.default_rng(2).normal(size=(7, weight.shape[1])).astype(np.float32)
+    weight = torch.randn(13, columns)
+    x = np.random.default_rng(2).normal(size=(2, 7, columns)).astype(np.float32)
+    x[1, 3] = 0
     with WeightFile(tmp_path / "weights.data") as weights:
         graph = Graph("product", weights)
         writer = LinearWriter()
-        out = writer.linear(graph, graph.input("x", np.float32, ("T", weight.shape[1])), "w", weight, None, format, "w")
-        graph.output(out, "y", np.float32, ("T", 13))
+        given = graph.input("x", np.float32, ("B", "T", columns))
+        out = writer.linear(graph, given, "w", weight, None, format, "w")
+        graph.output(out, "y", np.float32, ("B", "T", 13))
         onnx.save(graph.model(), tmp_path / "product.onnx")
     (found,) = open_session(tmp_path / "product.onnx").run(None, {"x": x})
     expected = x @ writer.values("w", weight, format, "w").T
-    # The operator rounds x to 8 bits a block.
-    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+    # The operator rounds x to 8 bits a block, unless it multiplies floats.
+    bound = 0.02 if format.compute == "int8" else 1e-4
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_eight_bits_round_to_half_a_step(symmetric: bool) -> None:
+@pytest.mark.parametrize("zero", ZEROS)
+def test_eight_bits_round_to_half_a_step(zero: Literal["middle", "level", "value"]) -> None:
     torch.manual_seed(3)
     weight = torch.randn(5, 96)
-    format = BlockFormat(8, 32, symmetric)
+    format = BlockFormat(8, 32, zero)
     blocks = weight.view(5, 3, 32)
-    spread = (
-        blocks.abs().amax(-1) / 127
-        if symmetric
-        else (blocks.amax(-1).clamp(min=0) - blocks.amin(-1).clamp(max=0)) / 255
-    )
+    spread = {
+        "middle": blocks.abs().amax(-1) / 127,
+        "level": (blocks.amax(-1).clamp(min=0) - blocks.amin(-1).clamp(max=0)) / 255,
+        "value": (blocks.amax(-1) - blocks.amin(-1)) / 255,
+    }[zero]
     assert bool((error(weight, format).sqrt().view(5, 3, 32) <= 0.75 * spread[..., None]).all())
+
+
+def test_weights_that_were_in_few_bits_keep_their_values() -> None:
+    """As GGUF's Q4_1, ``scale * level + minimum``, and Q8_0, ``scale * level`` with levels from -127 to 127."""
+    torch.manual_seed(6)
+    scale, minimum = torch.rand(5, 3, 1).half().float() + 0.01, torch.randn(5, 3, 1).half().float()
+    levels = torch.randint(16, (5, 3, 32)).float()
+    levels[..., 4], levels[..., 9] = 0, 15
+    four = (scale * levels + minimum).view(5, 96)
+    assert float(error(four, BlockFormat(4, 32, "value"), torch.rand(96)).max()) <= 1e-12
+    levels = torch.randint(-127, 128, (5, 3, 32)).float()
+    levels[..., 7] = 127
+    eight = (scale * levels).view(5, 96)
+    assert float((error(eight, BlockFormat(8, 32)) / eight.square().mean()).max()) <= 1e-12
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -68,7 +88,9 @@ def test_four_bits_do_better_than_plain_rounding(symmetric: bool) -> None:
         zero = (-low / scale).round()
         plain = ((blocks / scale + zero).round().clamp(0, 15) - zero) * scale
     rounding = (plain - blocks).square().mean()
-    assert float(error(weight, BlockFormat(4, 32, symmetric)).mean()) < 0.93 * float(rounding)
+    found = error(weight, BlockFormat(4, 32, "middle" if symmetric else "level")).mean()
+    assert float(found) < 0.93 * float(rounding)
+    assert float(error(weight, BlockFormat(4, 32, "value")).mean()) < float(found)
 
 
 def test_important_features_lose_less() -> None:
