@@ -12,13 +12,15 @@ from ..encoders.audio import WhisperTranscriber
 from ..encoders.errors import UnsupportedInputError
 from ..encoders.media import Modality
 from ..encoders.text import Tokenizer
-from ..fusion.connectors import PictureWords, TranscriptWords
+from ..fusion.connectors import ClipWords, PictureWords, TorchClipReader, TranscriptWords
+from ..fusion.connectors.clip_choice import COUNTS, EVENTS
+from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from .bundle import MediaEntry
-from .graphs import DecoderGraph, SoundGraphs, WeightFile, decoder_graph, embedding_graph, picture_graph
+from .graphs import DecoderGraph, SoundGraphs, WeightFile, clip_graph, decoder_graph, embedding_graph, picture_graph
 from .graphs.linear import LinearWriter
-from .media.open import SOUND_ROLES, SOUNDS
+from .media.open import CLIP, SOUND_ROLES, SOUNDS
 from .quantization import Quantization
 from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
 
@@ -90,10 +92,10 @@ class MediaWriter:
         import onnx
 
         connector = _of(PictureWords, source, "image")
-        onnx.save(picture_graph(connector, weights, self.quantization.media), folder / "image.onnx")
+        counting = _clip_heads(source) if "video" in source.limits else None
+        onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / "image.onnx")
         details = "media/image.json"
-        lists = {key: [self._spelled(" " + word) for word in words] for key, words in connector.lists.items()}
-        _write_json(folder / details, {"lists": lists, "comma": self._spelled(",")})
+        lists = self._write_words(folder / details, connector.lists)
         longest = {key: max(map(len, words)) for key, words in lists.items()}
         names = max(longest["label"], longest["name"])
         most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
@@ -123,6 +125,22 @@ class MediaWriter:
         _write_json(folder / details, sizes | suppressed)
         return files, MediaEntry(connector.placeholder, details, 0, self.length, dict(source.limits["audio"]))
 
+    def clips(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What watches; frames are read, and sound tracks heard, with what reads pictures and sounds."""
+        import onnx
+
+        name, details = f"{CLIP}.onnx", "media/video.json"
+        onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.linear), folder / name)
+        self._write_words(folder / details, {"event": EVENTS, "count": COUNTS})
+        placeholder = source.model.connector("video").placeholder
+        return {CLIP: name}, MediaEntry(placeholder, details, 1, self.length, dict(source.limits["video"]))
+
+    def _write_words(self, path: Path, lists: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
+        """Writes words as the decoder spells them, and gives them."""
+        spelled = {key: [self._spelled(" " + word) for word in words] for key, words in lists.items()}
+        _write_json(path, {"lists": spelled, "comma": self._spelled(",")})
+        return spelled
+
     def _spelled(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special=False, parse_special=False))
 
@@ -131,6 +149,7 @@ _Part = tuple[dict[str, str], MediaEntry]
 _WRITERS: dict[Modality, Callable[[MediaWriter, MediaSource, Path, WeightFile], _Part]] = {
     "image": MediaWriter.pictures,
     "audio": MediaWriter.sounds,
+    "video": MediaWriter.clips,
 }
 _Kind = TypeVar("_Kind")
 
@@ -141,6 +160,12 @@ def _of(kind: type[_Kind], source: MediaSource, modality: Modality) -> _Kind:
         given, expected = type(connector).__name__, kind.__name__
         raise UnsupportedInputError(f"What reads {modality} is not exported.", given=given, expected=expected)
     return connector
+
+
+def _clip_heads(source: MediaSource) -> ClipHeads:
+    reader = _of(ClipWords, source, "video").reader
+    assert isinstance(reader, TorchClipReader), "a model is exported from torch"
+    return reader.heads
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,17 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import CheckpointError
-from ..encoders.media import AudioData, ImageData, Media, Modality
+from ..encoders.media import AudioData, ImageData, Media, Modality, VideoData
 from ..encoders.storage import read_json, shortened
 from ..fusion.plan import PromptPlan
 from .media import ExportedMedia, open_media
 from .proof import Golden, GoldenResult, Reader, make_golden, read_golden, run_golden
 from .runtime import Bundle
-from .samples import picture, speech
+from .samples import clip, picture, speech
 
 __all__ = ["check_media_goldens", "media_reader", "write_media_goldens"]
 
-_QUESTIONS: dict[Modality, str] = {"image": "What is in this picture?", "audio": "What is said?"}
+_QUESTIONS: dict[Modality, str] = {
+    "image": "What is in this picture?",
+    "audio": "What is said?",
+    "video": "What happens in the clip?",
+}
+_STEP = 0.5  # seconds between a clip's frames
 
 
 def write_media_goldens(bundle: Bundle, *, share: float) -> None:
@@ -35,9 +40,9 @@ def write_media_goldens(bundle: Bundle, *, share: float) -> None:
     media = open_media(bundle)
     for modality in media.modalities if media is not None else ():
         assert media is not None, "it has modalities"
-        given, question = _INPUTS[modality](), _QUESTIONS[modality]
-        np.save(bundle.path / _input(modality), given, allow_pickle=False)
-        plan = _plan(bundle, media, _media(modality, given), question)
+        question = _QUESTIONS[modality]
+        np.save(bundle.path / _input(modality), _INPUTS[modality](), allow_pickle=False)
+        plan = _plan(bundle, media, _media(bundle, modality), question)
         stops = bundle.tokenizer().stop_ids
         golden = make_golden(media_reader(bundle, media), f"{modality}: {question}", plan, stops, share=share)
         raw = {"question": question, "golden": asdict(golden)}
@@ -80,7 +85,7 @@ def media_reader(bundle: Bundle, media: ExportedMedia) -> Callable[[], Reader]:
 
 def _check(bundle: Bundle, media: ExportedMedia, modality: Modality) -> GoldenResult:
     golden, question = _read(bundle, modality)
-    plan = _plan(bundle, media, _media(modality, _array(bundle.path / _input(modality))), question)
+    plan = _plan(bundle, media, _media(bundle, modality), question)
     if list(plan) != golden.prompt:  # it was read as other words
         return GoldenResult(golden.name, float("inf"), golden.tolerance, 0, len(golden.answer))
     return run_golden(golden, media_reader(bundle, media), plan)
@@ -107,12 +112,24 @@ def _array(path: Path) -> NDArray[Any]:
         raise CheckpointError(f"{path.name} is no input of a golden.", given=error) from error
 
 
-def _media(modality: Modality, array: NDArray[Any]) -> Media:
-    """A golden's input, as it is kept: pixels, or samples of 16 bits."""
-    return ImageData(array) if modality == "image" else AudioData(array.astype(np.float32) / np.float32(32768))
+def _media(bundle: Bundle, modality: Modality) -> Media:
+    """A golden's input, of what is kept: pixels, samples of 16 bits, or frames, whose sound is the sound's golden."""
+    array = _array(bundle.path / _input(modality))
+    if modality == "image":
+        return ImageData(array)
+    if modality == "audio":
+        return _sound(array)
+    times = np.arange(len(array) if array.ndim else 0, dtype=np.float64) * _STEP
+    return VideoData(array, times, len(times) * _STEP, _sound(_array(bundle.path / _input("audio"))))
 
 
-_INPUTS: dict[Modality, Callable[[], NDArray[Any]]] = {"image": picture, "audio": speech}
+def _sound(samples: NDArray[Any]) -> AudioData:
+    if samples.dtype != np.int16:
+        raise CheckpointError("These are no samples of a golden.", given=samples.dtype, expected="int16")
+    return AudioData(samples.astype(np.float32) / np.float32(32768))
+
+
+_INPUTS: dict[Modality, Callable[[], NDArray[Any]]] = {"image": picture, "audio": speech, "video": clip}
 
 
 def _input(modality: Modality) -> str:

@@ -20,8 +20,8 @@ __all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING",
 DECODER, SCORING = "decoder", "scoring"
 #: The same for embeddings rather than tokens, and the table that turns tokens into them.
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
-#: Graphs that run once for an item, or for each half minute of it.
-ENCODERS = ("image", "audio-spectrum", "audio-encoder")
+#: Graphs that run once for an item, or for each frame or half minute of it.
+ENCODERS = ("image", "audio-spectrum", "audio-encoder", "clip")
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
 

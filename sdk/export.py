@@ -29,6 +29,11 @@ _Limits: TypeAlias = dict[Modality, Mapping[str, float]]
 _LIMITS: _Limits = {
     "image": {"pixels": float(LIMITS.image_pixels), "side": float(LIMITS.image_side)},
     "audio": {"seconds": LIMITS.audio_seconds},
+    "video": {
+        "frames": float(LIMITS.video_frames),
+        "seconds": LIMITS.video_seconds,
+        "side": float(LIMITS.frame_side),
+    },
 }
 _QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "int4-fp32", "mixed")
 
@@ -75,7 +80,8 @@ def export(
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
-        modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported.
+        modalities: of ``text``, ``image``, ``audio`` and ``video``, what the bundle reads; None for all that can be
+            exported. ``video`` needs the two before it.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
@@ -136,6 +142,9 @@ def _media(
     wanted: _Limits = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
     if not wanted:
         return None
+    if "video" in wanted and not {"image", "audio"} <= wanted.keys():
+        given, expected = ", ".join(sorted(wanted)), "image and audio beside video"
+        raise OptionError("Clips are read with what reads pictures and sounds.", given=given, expected=expected)
     from ..mobile_export.export_media import MediaSource
 
     switch = parts["adapter"]

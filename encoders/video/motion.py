@@ -40,8 +40,7 @@ class MotionFeature(nn.Module):
     larger ones are refined by Gauss-Newton steps (Lucas and Kanade, 1981) with robust weights. A motion counts where
     things both leave and arrive: what appears or vanishes only changes.
 
-    There is nothing to train. All operators have ONNX counterparts; the number of frames and their size are fixed when
-    it is exported.
+    There is nothing to train. All operators of `between` have ONNX counterparts, for frames of any size.
 
     Args:
         grid: G.
@@ -94,10 +93,11 @@ class MotionFeature(nn.Module):
         parts = [frames.new_zeros(0, self.grid, self.grid, len(CHANNELS), dtype=torch.float32)]
         for start in range(0, len(frames) - 1, _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            parts.append(self._pairs(frames[start : start + _AT_ONCE + 1], seconds[part]))
+            parts.append(self.between(frames[start : start + _AT_ONCE + 1], seconds[part]))
         return torch.cat(parts)
 
-    def _pairs(self, frames: Tensor, seconds: Tensor) -> Tensor:
+    def between(self, frames: Tensor, seconds: Tensor) -> Tensor:
+        """As `forward` in one pass, for a few frames: uint8 [F, H, W, 3] and the seconds between them, float [n]."""
         images = frames.permute(0, 3, 1, 2).float() / 255  # [F, 3, H, W]
         sides = [self.grid * pixels for pixels in (_COARSE, *_FINE)]
         coarse, *fine = _same_brightness([_square(images, side) for side in sides])

@@ -11,7 +11,8 @@ from ...encoders.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .clip_heads import ClipHeads
-    from .clip_words import ClipWords
+    from .clip_reader import TorchClipReader
+    from .clip_words import ClipReader, ClipWords
     from .connector import Connector, EmbeddingCache, HasGrid, HasStandIn
     from .picture_words import PictureHeads, PictureWords
     from .speech_words import SpeechHead, SpeechWords
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClipHeads",
+    "ClipReader",
     "ClipWords",
     "Connector",
     "EmbeddingCache",
@@ -28,11 +30,13 @@ __all__ = [
     "PictureWords",
     "SpeechHead",
     "SpeechWords",
+    "TorchClipReader",
     "TranscriptWords",
 ]
 
 _HOMES = {
     "ClipHeads": "clip_heads",
+    "ClipReader": "clip_words",
     "ClipWords": "clip_words",
     "Connector": "connector",
     "EmbeddingCache": "connector",
@@ -42,6 +46,7 @@ _HOMES = {
     "PictureWords": "picture_words",
     "SpeechHead": "speech_words",
     "SpeechWords": "speech_words",
+    "TorchClipReader": "clip_reader",
     "TranscriptWords": "transcript_words",
 }
 

@@ -15,22 +15,10 @@ from torch import Tensor, nn
 
 from ...encoders.media import VideoData
 from ...encoders.video import MotionFeature
+from .clip_choice import COUNTS, EVENTS
 
-__all__ = ["COUNTS", "EVENTS", "ClipHeads", "pair_channels"]
+__all__ = ["ClipEvents", "ClipHeads", "pair_channels"]
 
-#: What can happen between two frames.
-EVENTS = (
-    "still",
-    "moving left",
-    "moving right",
-    "moving up",
-    "moving down",
-    "appearing",
-    "disappearing",
-    "scene change",
-)
-#: How many things a frame shows; the last stands for a photograph, where the head cannot tell.
-COUNTS = ("no things", "one thing", "two things", "three things", "four things", "things")
 _SIDE = 32  # of the small frames that events are read from
 _CHANNELS = 13
 
@@ -67,6 +55,31 @@ class ClipHeads(nn.Module):
         return self.count(torch.cat((x.sum((2, 3)) / 16, x.mean((2, 3)), x.amax((2, 3))), dim=-1))
 
 
+class ClipEvents(nn.Module):
+    """Raw frames to what happens between them: the part of reading clips that engines without torch run as a graph.
+
+    Args:
+        heads: read the motion.
+    """
+
+    def __init__(self, heads: ClipHeads) -> None:
+        super().__init__()
+        self.motion, self.heads = MotionFeature(), heads
+
+    def forward(self, frames: Tensor, seconds: Tensor) -> Tensor:
+        """Probabilities of `EVENTS` in n pairs of neighbours.
+
+        Args:
+            frames: uint8 [F, H, W, 3], a few: all are in memory at once.
+            seconds: float32 [n], between them.
+
+        Returns:
+            float32 [n, E].
+        """
+        channels = _channels(frames, seconds, self.motion.between(frames, seconds))
+        return self.heads.event_logits(channels).softmax(-1)
+
+
 @torch.inference_mode()
 def pair_channels(clip: VideoData, motion: MotionFeature) -> Tensor:
     """What events are read from: float32 [n, 13, 32, 32].
@@ -74,12 +87,17 @@ def pair_channels(clip: VideoData, motion: MotionFeature) -> Tensor:
     Both frames' colours, the difference of their detail, their motion as displacement, its direction even where it is
     small, and the remaining channels of `MotionFeature`.
     """
-    frames = torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2).float() / 255
-    small = F.interpolate(frames, size=(_SIDE, _SIDE), mode="area")
+    frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
+    return _channels(frames, torch.from_numpy(clip.timestamps).diff().float(), motion.of_clip(clip))
+
+
+def _channels(frames: Tensor, seconds: Tensor, found: Tensor) -> Tensor:
+    """`pair_channels` of frames uint8 [F, H, W, 3] with their motion [n, G, G, C]."""
+    rows, columns = (_area(size) for size in frames.shape[1:3])
+    small = rows @ (frames.permute(0, 3, 1, 2).float() / 255) @ columns.T
     detail = small.sub(F.avg_pool2d(small, 5, 1, 2, count_include_pad=False)).abs().mean(1, keepdim=True)
-    found = motion.of_clip(clip).permute(0, 3, 1, 2)  # [n, C, G, G]
-    seconds = torch.from_numpy(clip.timestamps).diff().float()[:, None, None, None]
-    moved = found[:, :2] * seconds
+    found = found.permute(0, 3, 1, 2)  # [n, C, G, G]
+    moved = found[:, :2] * seconds[:, None, None, None]
     cells = torch.cat((moved, (moved * 50).tanh(), found[:, 2:3], found[:, 3:] * 10), dim=1)
     cells = F.interpolate(cells, size=(_SIDE, _SIDE), mode="nearest")
     change = 10 * (small[1:] - small[:-1]).abs().mean(1, keepdim=True)
@@ -87,3 +105,12 @@ def pair_channels(clip: VideoData, motion: MotionFeature) -> Tensor:
     brief = torch.cat((small[:-1].mean(1, keepdim=True), small[1:].mean(1, keepdim=True)), dim=1)
     both = torch.cat((10 * detail[:-1], 10 * detail[1:]), dim=1)
     return torch.cat((brief, both, change, more, cells), dim=1)
+
+
+def _area(size: int) -> Tensor:
+    """The share of each old pixel in each of `_SIDE` new ones, each the mean of all that it touches: [_SIDE, size]."""
+    edges = torch.arange(_SIDE) * size
+    first, last = edges // _SIDE, (edges + size + _SIDE - 1) // _SIDE
+    pixel = torch.arange(size)
+    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
+    return inside.float() / (last - first)[:, None]

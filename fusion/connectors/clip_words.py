@@ -4,97 +4,76 @@
 
 Frames whose words say the same as the frame before are left out. What is said in the sound track follows.
 
-Legend: F frames, n = F - 1 pairs of neighbouring frames, E events, L soft words, D hidden size.
+Needs no torch: every engine tells of clips so, and brings what reads them.
+
+Legend: F frames, n = F - 1 pairs of neighbouring frames, f frames that are read, E events, N counts, L soft words,
+D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from ...encoders.media import AudioData, ImageData, Media, Modality, VideoData
-from ...encoders.video import MotionFeature
-from .clip_heads import COUNTS, EVENTS, ClipHeads, pair_channels
+from ...encoders.media import AudioData, Media, Modality, VideoData
+from .clip_choice import chosen_frames, count_of, events_of
 from .layouts import clip_layout
-from .picture_words import PictureWords
-from .soft_words import SoftWords
 from .transcript_words import TranscriptWords
 
-__all__ = ["ClipWords", "Event", "events_of"]
+__all__ = ["ClipReader", "ClipWords", "Speller"]
 
-_MOST_FRAMES = 8
-_MOST_EVENTS = 6
 _ALIKE = 0.97  # cosine from which two frames say the same
-_SURE = 0.6  # least probability of an event that is told
+
+Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happens in a clip.
+class ClipReader(Protocol):
+    """What an engine sees in a clip."""
 
-    Attributes:
-        seconds: when it begins; for what appears or vanishes, the time of the first frame after it.
-        probabilities: of each of `EVENTS`, float [E].
-    """
+    def frames(self, clip: VideoData, numbers: Sequence[int]) -> tuple[Sequence[Any], Floats]:
+        """The soft words [L, D] of each of these frames, and probabilities of `COUNTS` in them [f, N]."""
+        ...
 
-    seconds: float
-    probabilities: Tensor
+    def events(self, clip: VideoData) -> Floats:
+        """Probabilities of `EVENTS` between neighbouring frames of a clip of two or more: [n, E]."""
+        ...
 
 
-def events_of(probabilities: Tensor, timestamps: Sequence[float]) -> list[Event]:
-    """What happens in a clip, in order: neighbouring pairs of frames in which the same happens are one event.
+class Speller(Protocol):
+    """Soft words of an engine: a tensor [L, D], or numpy's array."""
 
-    Args:
-        probabilities: [n, E].
-        timestamps: F, seconds.
-    """
-    runs: list[list[int]] = []
-    likeliest = probabilities.argmax(-1).tolist()
-    for pair, event in enumerate(likeliest):
-        if runs and likeliest[runs[-1][-1]] == event:
-            runs[-1].append(pair)
-        else:
-            runs.append([pair])
-    found = []
-    for run in runs:
-        name, mean = EVENTS[likeliest[run[0]]], probabilities[run].mean(0)
-        if name != "still" and float(mean.max()) >= _SURE:
-            begins = run[0] + (not name.startswith("moving"))
-            found.append((len(run) * float(mean.max()), Event(float(timestamps[begins]), mean)))
-    # Where more happens than can be told, what lasts longest is told.
-    kept = sorted(found, key=lambda entry: entry[0], reverse=True)[:_MOST_EVENTS]
-    return sorted((event for _, event in kept), key=lambda event: event.seconds)
+    def __call__(self, name: str, probabilities: Any, /) -> Any:
+        """Probabilities of the words of a list → [L, D]."""
+        ...
+
+    def joined(self, parts: Sequence[Any], /) -> Any:
+        """Soft words one behind the other."""
+        ...
+
+    def middle(self, words: Any, /) -> Floats:
+        """The mean of soft words, float32 [D]."""
+        ...
 
 
 class ClipWords:
     """The connector.
 
     Args:
-        pictures: reads the frames.
-        heads: read what happens between them.
+        reader: sees frames, and what happens between them.
+        speller: of the lists ``event`` and ``count``.
         speech: gives what hears the sound track; asked for the first clip that has one.
-        spell, table: as for `SoftWords`.
         placeholder: the control token's text that holds the places.
     """
 
     def __init__(
-        self,
-        pictures: PictureWords,
-        heads: ClipHeads,
-        speech: Callable[[], TranscriptWords],
-        *,
-        spell: Callable[[str], Sequence[int]],
-        table: Tensor,
-        placeholder: str,
+        self, reader: ClipReader, speller: Speller, speech: Callable[[], TranscriptWords], *, placeholder: str
     ) -> None:
-        self._pictures, self._heads, self._speech = pictures, heads.eval(), speech
-        self._soft = SoftWords({"event": EVENTS, "count": COUNTS}, spell, table)
-        self._motion = MotionFeature()
+        self.reader, self._speller, self._speech = reader, speller, speech
         self._placeholder = placeholder
-        self._last: tuple[str, Tensor, list[tuple[float, Tensor]]] | None = None
+        self._last: tuple[str, Any, list[tuple[float, Any]]] | None = None
 
     @property
     def modality(self) -> Modality:
@@ -118,55 +97,46 @@ class ClipWords:
         sound = _sound_of(media)
         return shown if sound is None else f"{shown} {self._speech().layout_with(sound, self._placeholder)}"
 
-    def embed(self, media: Media) -> Tensor:
+    def embed(self, media: Media) -> Any:
         """Soft words [L, D] of the count, all kept frames and events, and of what is said."""
         things, entries = self._read(media)
         sound = _sound_of(media)
         said = [] if sound is None else [self._speech().embed(sound)]
-        return torch.cat([things, *(words for _, words in entries), *said])
+        return self._speller.joined([things, *(words for _, words in entries), *said])
 
-    @torch.inference_mode()
-    def _read(self, media: Media) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+    def _read(self, media: Media) -> tuple[Any, list[tuple[float, Any]]]:
         assert isinstance(media, VideoData), "the plan gives a clip to the clips' connector"
         if self._last is not None and self._last[0] == media.digest:
             return self._last[1:]
-        count = len(media.frames)
-        chosen = sorted({round(n * (count - 1) / max(1, _MOST_FRAMES - 1)) for n in range(_MOST_FRAMES)})
-        features = self._pictures.encoder.encode([ImageData(media.frames[number]) for number in chosen]).features
-        things = self._soft("count", self._count(features))
-        entries = [*self._frames(media, chosen, features), *self._events(media)]
+        chosen = chosen_frames(len(media.frames))
+        shown, counts = self.reader.frames(media, chosen)
+        things = self._speller("count", count_of(counts))
+        entries = [*self._kept(media, chosen, shown), *self._events(media)]
         entries.sort(key=lambda entry: entry[0])  # stable: a frame stands before what begins with it
         self._last = (media.digest, things, entries)
         return things, entries
 
-    def _count(self, features: Tensor) -> Tensor:
-        """Probabilities of `COUNTS`, of the fuller half of the frames: things may come and go."""
-        probabilities = self._heads.count_logits(features.float()).softmax(-1)
-        expected = probabilities @ torch.arange(len(COUNTS), dtype=torch.float32)
-        fullest = expected.argsort(descending=True)[: (len(features) + 1) // 2]
-        return probabilities[fullest].mean(0)
+    def _kept(self, clip: VideoData, chosen: Sequence[int], shown: Sequence[Any]) -> list[tuple[float, Any]]:
+        """Time and words of the frames that say something new."""
+        kept: list[tuple[float, Any]] = []
+        before: Floats | None = None
+        for number, words in zip(chosen, shown, strict=True):
+            middle = self._speller.middle(words)
+            if before is None or not _alike(before, middle):
+                kept.append((float(clip.timestamps[number]), words))
+                before = middle
+        return kept
 
-    def _frames(self, clip: VideoData, chosen: Sequence[int], features: Tensor) -> list[tuple[float, Tensor]]:
-        reading = self._pictures.read_features(features)
-        frames: list[tuple[float, Tensor]] = []
-        for row, number in enumerate(chosen):
-            words = self._pictures.words(reading, row)
-            if not frames or not _alike(frames[-1][1], words):
-                frames.append((float(clip.timestamps[number]), words))
-        return frames
-
-    def _events(self, clip: VideoData) -> list[tuple[float, Tensor]]:
+    def _events(self, clip: VideoData) -> list[tuple[float, Any]]:
         if len(clip.frames) < 2:
             return []
-        probabilities = self._heads.event_logits(pair_channels(clip, self._motion)).softmax(-1)
-        found = events_of(probabilities, clip.timestamps.tolist())
-        return [(event.seconds, self._soft("event", event.probabilities)) for event in found]
+        found = events_of(self.reader.events(clip), clip.timestamps.tolist())
+        return [(event.seconds, self._speller("event", event.probabilities)) for event in found]
 
 
 def _sound_of(media: Media) -> AudioData | None:
     return media.sound if isinstance(media, VideoData) else None
 
 
-def _alike(first: Tensor, second: Tensor) -> bool:
-    means = [torch.nn.functional.normalize(words.float().mean(0), dim=0) for words in (first, second)]
-    return float(means[0] @ means[1]) > _ALIKE
+def _alike(first: Floats, second: Floats) -> bool:
+    return float(first @ second) > _ALIKE * float(np.linalg.norm(first) * np.linalg.norm(second))

@@ -21,10 +21,13 @@ from ...encoders.storage import SafetensorsFile, load_weights
 from ...encoders.text import Tokenizer
 from ..adapter import AdapterSwitch, adapter_parameters, add_adapter
 from ..decoder import Decoder
+from .clip_choice import COUNTS, EVENTS
 from .clip_heads import ClipHeads
+from .clip_reader import TorchClipReader
 from .clip_words import ClipWords
 from .connector import Connector
 from .picture_words import PictureHeads, PictureWords
+from .soft_words import SoftWords
 from .transcript_words import TranscriptWords
 
 __all__ = ["PLACEHOLDERS", "SCALE", "TARGETS", "nano_adapter", "nano_connectors", "picture_encoder"]
@@ -65,7 +68,8 @@ def nano_connectors(
         pictures = image()
         heads = ClipHeads(pictures.encoder.feature_size)
         _fill(heads, _opened(part("clip-heads"))[0])
-        return ClipWords(pictures, heads, audio, spell=spell, table=table, placeholder=PLACEHOLDERS["video"])
+        speller = SoftWords({"event": EVENTS, "count": COUNTS}, spell, table)
+        return ClipWords(TorchClipReader(pictures, heads), speller, audio, placeholder=PLACEHOLDERS["video"])
 
     return {"image": image, "audio": audio, "video": video}
 

@@ -149,5 +149,4 @@ class PictureWords:
     def words(self, reading: PictureReading, row: int) -> Tensor:
         """Soft words [L, D] of one picture of a reading."""
         rows = {field.name: getattr(reading, field.name)[row].float().cpu().numpy() for field in fields(reading)}
-        chosen = picture_choice(rows)
-        return self._soft.sentence([(name, torch.from_numpy(probabilities)) for name, probabilities in chosen])
+        return self._soft.sentence(picture_choice(rows))

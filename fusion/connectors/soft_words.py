@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..projector import VocabularyProjector
@@ -35,17 +37,25 @@ class SoftWords:
             name: VocabularyProjector([spell(" " + word) for word in words]) for name, words in lists.items()
         }
 
-    def __call__(self, name: str, probabilities: Tensor) -> Tensor:
+    def __call__(self, name: str, probabilities: Tensor | NDArray[np.float32]) -> Tensor:
         """Probabilities [C] of a list's words → [L, D]."""
-        sharp = probabilities.float() ** _SHARPER
+        sharp = torch.as_tensor(probabilities).float() ** _SHARPER
         embedded, counts = self._projectors[name]((sharp / sharp.sum())[None], self.table)
         return embedded[0, : int(counts[0])]
 
-    def sentence(self, words: Sequence[tuple[str, Tensor]]) -> Tensor:
+    def sentence(self, words: Sequence[tuple[str, Tensor | NDArray[np.float32]]]) -> Tensor:
         """Words of lists, with a comma between two of the same: [L, D]."""
         parts, before = [], None
         for name, probabilities in words:
             parts += [self.comma] * (name == before)
             parts.append(self(name, probabilities))
             before = name
-        return torch.cat(parts)
+        return self.joined(parts)
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Soft words one behind the other: [L, D]."""
+        return torch.cat(list(parts))
+
+    def middle(self, words: Tensor) -> NDArray[np.float32]:
+        """The mean of soft words [L, D], float32 [D]."""
+        return words.detach().float().mean(0).cpu().numpy()

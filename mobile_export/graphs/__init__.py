@@ -1,9 +1,19 @@
 """ONNX graphs of decoders and encoders."""
 
 from .builder import Graph
+from .clips import clip_graph
 from .decoder import DecoderGraph, decoder_graph, embedding_graph
 from .pictures import picture_graph
 from .sounds import SoundGraphs
 from .weights import WeightFile
 
-__all__ = ["DecoderGraph", "Graph", "SoundGraphs", "WeightFile", "decoder_graph", "embedding_graph", "picture_graph"]
+__all__ = [
+    "DecoderGraph",
+    "Graph",
+    "SoundGraphs",
+    "WeightFile",
+    "clip_graph",
+    "decoder_graph",
+    "embedding_graph",
+    "picture_graph",
+]

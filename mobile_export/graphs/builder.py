@@ -105,7 +105,7 @@ class Graph:
         from onnx import TensorProto, helper, numpy_helper
 
         if array.nbytes <= _INLINE:
-            return numpy_helper.from_array(np.ascontiguousarray(array), name)
+            return numpy_helper.from_array(np.require(array, requirements="C"), name)
         stored = self._weights.add(array)
         tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
         tensor.data_location = TensorProto.EXTERNAL

@@ -2,6 +2,8 @@
 
     pixels uint8 [H, W, 3] -> kind [1, 3], label [1, labels], name [1, N], shape [1, 3], colour [1, 8]
 
+For clips it says how many things there are, too: count [1, 6].
+
 Legend: H and W height and width in pixels, T regions, F features of a region, N names.
 """
 
@@ -14,9 +16,12 @@ import numpy as np
 from ...encoders.errors import UnsupportedInputError
 from ...encoders.image.config import PreprocessConfig
 from ...encoders.image.image_encoder import EfficientNetEncoder
+from ...encoders.media import ImageData
+from ...fusion.connectors.clip_heads import ClipHeads
 from ...fusion.connectors.picture_words import PictureHeads, PictureWords
 from ..quantization.plan import Storage
 from .builder import Graph
+from .clips import write_count
 from .efficientnet import write_efficientnet
 from .linear import LinearWriter, float_array
 from .norm import activated
@@ -26,13 +31,16 @@ from .weights import WeightFile
 __all__ = ["picture_graph"]
 
 
-def picture_graph(connector: PictureWords, weights: WeightFile, storage: Storage) -> Any:
+def picture_graph(
+    connector: PictureWords, weights: WeightFile, storage: Storage, counting: ClipHeads | None = None
+) -> Any:
     """The graph of what a connector reads of a picture.
 
     Args:
         connector: whose encoder is an EfficientNet.
         weights: where its weights go.
         storage: of the encoder's weights; those of the heads are floats of 16 bits, as they were published, or of 32.
+        counting: heads that count things, if clips are read.
 
     Raises:
         UnsupportedInputError: another encoder.
@@ -47,6 +55,9 @@ def picture_graph(connector: PictureWords, weights: WeightFile, storage: Storage
         graph, _prepared(graph, pixels, steps), encoder.network, steps.fixed_size or (0, 0), storage
     )
     _Heads(graph, connector.heads, storage).write(features, encoder)
+    if counting is not None:
+        _, regions, size = encoder.encode([ImageData(np.zeros((1, 1, 3), np.uint8))]).features.shape
+        write_count(graph, features, (regions, size), counting, storage)
     return graph.model()
 
 

@@ -11,8 +11,11 @@ from ...encoders.errors import CheckpointError
 from ...encoders.media import Modality
 from ...encoders.storage import read_json, shortened
 from ...encoders.text import Tokenizer
+from ...fusion.connectors.clip_choice import COUNTS, EVENTS
+from ...fusion.connectors.clip_words import ClipWords
 from ...fusion.connectors.connector import Connector
 from ...fusion.connectors.transcript_words import TranscriptWords
+from .clips import ExportedClipReader
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
 from .soft_words import SpelledWords
@@ -21,12 +24,14 @@ from .sounds import ExportedTable, ExportedTranscriber, SoundSessions
 if TYPE_CHECKING:
     from ..runtime import Bundle
 
-__all__ = ["SOUNDS", "SOUND_ROLES", "open_media"]
+__all__ = ["CLIP", "SOUNDS", "SOUND_ROLES", "open_media"]
 
 #: Where a bundle has the tokenizer of what hears.
 SOUNDS = "audio"
 #: Roles of its graphs, in the order of `SoundSessions`.
 SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
+#: Role of the graph that says what happens between two frames of a clip.
+CLIP = "clip"
 _MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
 
 
@@ -36,7 +41,7 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     Graphs are opened when the first item of their modality is read.
 
     Raises:
-        CheckpointError: the manifest names a modality that is not known here.
+        CheckpointError: the manifest names a modality that is not known here, or clips without what they need.
     """
     if not bundle.manifest.media:
         return None
@@ -44,19 +49,46 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     if unknown:
         hint = "update Sensorium"
         raise CheckpointError("The bundle reads something unknown.", given=", ".join(unknown), hint=hint)
+    if "video" in bundle.manifest.media and not {"image", "audio"} <= bundle.manifest.media.keys():
+        given, expected = ", ".join(bundle.manifest.media), "image and audio beside video"
+        raise CheckpointError("The bundle lacks what clips are read with.", given=given, expected=expected)
+    opened = _Opened(bundle)
     connectors: dict[Modality, Callable[[], Connector]] = {
-        kind: partial(opens, bundle) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
+        kind: partial(opens, opened) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
     }
     return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)
 
 
-def _pictures(bundle: Bundle) -> Connector:
-    entry = bundle.manifest.media["image"]
-    words = _words(bundle, "image")
-    return ExportedPictures(bundle.session("image"), words, entry.placeholder)
+class _Opened:
+    """A bundle's connectors. What reads pictures and sounds reads those in clips, too, and is opened once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle, self._media = bundle, bundle.manifest.media
+        self._pictures: ExportedPictures | None = None
+        self._sounds: TranscriptWords | None = None
+
+    def pictures(self) -> ExportedPictures:
+        if self._pictures is None:
+            words = _words(self._bundle, "image")
+            self._pictures = ExportedPictures(self._bundle.session("image"), words, self._media["image"].placeholder)
+        return self._pictures
+
+    def sounds(self) -> TranscriptWords:
+        if self._sounds is None:
+            self._sounds = _sounds(self._bundle)
+        return self._sounds
+
+    def clips(self) -> ClipWords:
+        reader = ExportedClipReader(self.pictures(), self._bundle.session(CLIP))
+        words = _words(self._bundle, "video")
+        expected = {"event": len(EVENTS), "count": len(COUNTS)}
+        given = {name: words.size(name) for name in expected}
+        if given != expected:
+            raise CheckpointError("The clips' words do not fit their graphs.", given=given, expected=expected)
+        return ClipWords(reader, words, self.sounds, placeholder=self._media["video"].placeholder)
 
 
-def _sounds(bundle: Bundle) -> Connector:
+def _sounds(bundle: Bundle) -> TranscriptWords:
     details = read_json(bundle.path / bundle.manifest.media["audio"].details)
     tokenizer, own = Tokenizer.from_directory(bundle.path / SOUNDS), bundle.tokenizer()
     sizes = [details.get(name) for name in ("window", "positions", "vocabulary")]
@@ -95,4 +127,8 @@ def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
     return SpelledWords(lists, comma, bundle.embeddings)  # type: ignore[arg-type]
 
 
-_OPENERS: dict[Modality, Callable[[Bundle], Connector]] = {"image": _pictures, "audio": _sounds}
+_OPENERS: dict[Modality, Callable[[_Opened], Connector]] = {
+    "image": _Opened.pictures,
+    "audio": _Opened.sounds,
+    "video": _Opened.clips,
+}

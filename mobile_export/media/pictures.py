@@ -5,6 +5,7 @@ Legend: L tokens, D hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError, EngineError
 from ...encoders.media import ImageData, Media, Modality
+from ...fusion.connectors.clip_choice import COUNTS
 from ...fusion.connectors.layouts import picture_layout
 from ...fusion.connectors.picture_choice import COLOURS, KINDS, SHAPES, picture_choice
 from .soft_words import SpelledWords
@@ -39,6 +41,8 @@ class ExportedPictures:
         self._outputs = [output.name for output in session.get_outputs()]
         given = {output.name: output.shape[-1] for output in session.get_outputs()}
         expected = {name: words.size(name) for name in (*_LISTS, "label", "name")}
+        #: Whether the graph says how many things there are, too.
+        self.counts = given.pop("count", None) == len(COUNTS)
         if given != expected or any(expected[name] != size for name, size in _LISTS.items()):
             raise CheckpointError("The pictures' graph and its words do not fit.", given=given, expected=expected)
 
@@ -69,11 +73,15 @@ class ExportedPictures:
         """
         assert isinstance(media, ImageData), "the plan gives a picture to the pictures' connector"
         if self._last is None or self._last[0] != media.digest:
-            self._last = (media.digest, self._words.sentence(picture_choice(self.read(media))))
+            self._last = (media.digest, self.words(self.read(media)))
         return self._last[1]
 
+    def words(self, reading: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Soft words [L, D] of what was read."""
+        return self._words.sentence(picture_choice(reading))
+
     def read(self, picture: ImageData) -> dict[str, NDArray[np.float32]]:
-        """Probabilities of the words of each list.
+        """Probabilities of the words of each list, and of `COUNTS` (``count``) if the graph counts.
 
         Raises:
             EngineError: the graph failed.

@@ -45,8 +45,8 @@ class SpelledWords:
         self._comma, self._table = np.array(comma, np.int64), table
 
     def size(self, name: str) -> int:
-        """How many words a list has."""
-        return len(self._lists[name][0])
+        """How many words a list has; 0 if there is none of this name."""
+        return len(self._lists[name][0]) if name in self._lists else 0
 
     def sentence(self, words: Sequence[tuple[str, Floats]]) -> Floats:
         """Words of lists, each as probabilities of the list's words, with a comma between two of the same: [L, D]."""
@@ -54,12 +54,23 @@ class SpelledWords:
         for name, probabilities in words:
             if name == before:
                 parts.append(self._table(self._comma))
-            parts.append(self._word(name, probabilities))
+            parts.append(self(name, probabilities))
             before = name
+        return self.joined(parts)
+
+    def joined(self, parts: Sequence[Floats]) -> Floats:
+        """Soft words one behind the other: [L, D]."""
         return np.concatenate(parts)
 
-    def _word(self, name: str, probabilities: Floats) -> Floats:
-        """[C] → [L, D]: the j-th embedding is the mean of the j-th tokens of all words that are so long."""
+    def middle(self, words: Floats) -> Floats:
+        """The mean of soft words [L, D], float32 [D]."""
+        return words.mean(0)
+
+    def __call__(self, name: str, probabilities: Floats) -> Floats:
+        """Probabilities [C] of a list's words → [L, D].
+
+        The j-th embedding is the mean of the j-th tokens of all words that are so long.
+        """
         tokens, present = self._lists[name]
         sharp = probabilities.astype(np.float32) ** np.float32(_SHARPER)
         sharp = sharp / sharp.sum()

@@ -4,7 +4,7 @@
 have been made amiable himself." LibriVox recordings are in the public domain; from the test data of PocketSphinx (BSD
 2-clause, Carnegie Mellon University).
 
-Legend: H and W height and width, N samples.
+Legend: F frames, H and W height and width, N samples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["picture", "speech"]
+__all__ = ["clip", "picture", "speech"]
 
 _HEIGHT, _WIDTH = 150, 200  # pixels: neither is what a graph resizes to
 
@@ -24,6 +24,14 @@ def picture() -> NDArray[np.uint8]:
     rows, columns = np.mgrid[:_HEIGHT, :_WIDTH]
     inside = (rows > 30) & (rows < 120) & (np.abs(columns - _WIDTH // 2) < (rows - 30) * 0.6)
     return np.where(inside[..., None], (0, 128, 128), (236, 236, 230)).astype(np.uint8)
+
+
+def clip() -> NDArray[np.uint8]:
+    """A dark red square that moves to the right on a light ground: uint8 [F, H, W, 3]."""
+    frames = np.full((4, _HEIGHT // 2, _WIDTH // 2, 3), (236, 236, 230), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[20:50, 8 + 18 * number : 38 + 18 * number] = (140, 20, 30)
+    return frames
 
 
 def speech() -> NDArray[np.int16]:

@@ -1,4 +1,4 @@
-"""A small random model that reads pictures and sounds: an EfficientNet, a Whisper, a Llama with an adapter.
+"""A small random model that reads pictures, sounds and clips: an EfficientNet, a Whisper, a Llama with an adapter.
 
 Sizes are all different, so that swapped axes fail.
 """
@@ -21,7 +21,16 @@ from sensorium.encoders.image import EfficientNet, EfficientNetConfig, Efficient
 from sensorium.encoders.text import Tokenizer
 from sensorium.fusion.adapter import AdapterSwitch, adapter_parameters, add_adapter
 from sensorium.fusion.checkpoints import load_checkpoint, open_checkpoint
-from sensorium.fusion.connectors import PictureHeads, PictureWords, TranscriptWords
+from sensorium.fusion.connectors import (
+    ClipHeads,
+    ClipWords,
+    PictureHeads,
+    PictureWords,
+    TorchClipReader,
+    TranscriptWords,
+)
+from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS
+from sensorium.fusion.connectors.soft_words import SoftWords
 from sensorium.fusion.model import MultimodalModel
 from sensorium.mobile_export.export import ExportSource
 from sensorium.mobile_export.export_media import MediaSource
@@ -44,13 +53,13 @@ def _drawn(module: torch.nn.Module, deviation: float) -> torch.nn.Module:
 
 
 def small_picture_words(tokenizer: Tokenizer, table: torch.Tensor) -> PictureWords:
-    """Pictures of 66 x 58 pixels, 13 labels and 7 names."""
+    """Pictures of 66 x 78 pixels, 13 labels and 7 names."""
     torch.manual_seed(2)
     network = EfficientNet(
         EfficientNetConfig(name="small", width=0.3, depth=0.5, image_size=66, crop_share=0.9, labels=13)
     )
     _drawn(network, 0.15)
-    steps = PreprocessConfig(height=66, width=58, scale=1.0, mean=(127.0, 120.0, 110.0), std=(128.0, 120.0, 99.0))
+    steps = PreprocessConfig(height=66, width=78, scale=1.0, mean=(127.0, 120.0, 110.0), std=(128.0, 120.0, 99.0))
     heads = PictureHeads(network.feature_size, torch.zeros(7, 11), width=19)
     _drawn(heads, 0.2)
     labels = [f"thing {'x' * (number % 5)}{number}" for number in range(13)]
@@ -91,7 +100,7 @@ def small_source(folder: object) -> tuple[ExportSource, AdapterSwitch]:
     torch.manual_seed(7)
     tokenizer = byte_tokenizer()
     tokenizer.save(folder)  # type: ignore[arg-type]
-    tokenizer = Tokenizer.from_directory(folder, placeholders=("<picture>", "<sound>"))  # type: ignore[arg-type]
+    tokenizer = Tokenizer.from_directory(folder, placeholders=("<picture>", "<sound>", "<clip>"))  # type: ignore[arg-type]
     sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3}
     config = transformers.LlamaConfig(
         **sizes,
@@ -112,13 +121,25 @@ def small_source(folder: object) -> tuple[ExportSource, AdapterSwitch]:
         torch.nn.init.normal_(parameter.requires_grad_(False), std=0.2)
     table = decoder.model.embed_tokens.weight.detach()
 
+    def spell(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special=False, parse_special=False))
+
     def sounds() -> TranscriptWords:
-        spell = lambda text: tokenizer.encode(text, add_special=False, parse_special=False)  # noqa: E731
         return TranscriptWords(small_transcriber(), spell=spell, table=table, placeholder="<sound>")
 
-    connectors = {"image": lambda: small_picture_words(tokenizer, table), "audio": sounds}
+    def clips() -> ClipWords:
+        pictures = small_picture_words(tokenizer, table)
+        torch.manual_seed(6)
+        heads = ClipHeads(pictures.encoder.feature_size, width=10)
+        _drawn(heads, 0.3)
+        speller = SoftWords({"event": EVENTS, "count": COUNTS}, spell, table)
+        return ClipWords(TorchClipReader(pictures, heads), speller, sounds, placeholder="<clip>")
+
+    connectors = {"image": lambda: small_picture_words(tokenizer, table), "audio": sounds, "video": clips}
     model = MultimodalModel(decoder, connectors, adapter="small")  # type: ignore[arg-type]
-    media = MediaSource(model, {"image": {}, "audio": {"seconds": 9.0}}, "small")
+    media = MediaSource(
+        model, {"image": {}, "audio": {"seconds": 9.0}, "video": {"frames": 5.0, "seconds": 11.0}}, "small"
+    )
     return ExportSource(decoder=decoder, tokenizer=tokenizer, name="small", licence="MIT", media=media), switch
 
 

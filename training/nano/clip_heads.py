@@ -20,7 +20,8 @@ from torch import Tensor
 from ...encoders.image import EfficientNetEncoder
 from ...encoders.media import ImageData
 from ...encoders.video import MotionFeature
-from ...fusion.connectors.clip_heads import COUNTS, EVENTS, ClipHeads, pair_channels
+from ...fusion.connectors.clip_choice import COUNTS, EVENTS
+from ...fusion.connectors.clip_heads import ClipHeads, pair_channels
 from .clips import SceneFacts, photo_pair, scene
 from .fitting import fit
 from .pictures import emoji, is_held_out, photo_crops

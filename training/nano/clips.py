@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.media import VideoData
-from ...fusion.connectors.clip_heads import EVENTS
+from ...fusion.connectors.clip_choice import EVENTS
 from .pictures import ground
 
 __all__ = ["SceneFacts", "photo_pair", "scene"]

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...fusion.connectors.clip_heads import COUNTS, EVENTS
-from ...fusion.connectors.clip_words import Event
+from ...fusion.connectors.clip_choice import COUNTS, EVENTS, Event
 from ...fusion.connectors.layouts import clock
 from ...fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 
@@ -224,7 +223,7 @@ def _clip(drawer: Drawer) -> Sample:
     change = round(drawer.draw.uniform(0.5, 20), 1)
     readings = tuple(item.readings[0] for item, _ in scenes)
     seconds, things = (0.0, change)[: len(scenes)], _doubtful(drawer, len(COUNTS), drawer.draw.randrange(len(COUNTS)))
-    cut = Event(change, _doubtful(drawer, len(EVENTS), EVENTS.index("scene change")))
+    cut = Event(change, _doubtful(drawer, len(EVENTS), EVENTS.index("scene change")).numpy())
     events = (cut,) if len(scenes) == 2 and drawer.draw.random() < 0.9 else ()
     item = Item("video", readings, seconds, _said_in_clip(drawer), events, things)
     if item.text and drawer.draw.random() < 0.4:
@@ -261,7 +260,7 @@ def _happening(drawer: Drawer) -> Sample:
         draw.randrange(1, len(COUNTS) - 1),
     )
     at = 0.0 if kind.startswith("moving") else round(0.5 * draw.randint(1, 8), 1)
-    events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind))),)
+    events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind)).numpy()),)
     item = Item("video", reading.readings, (0.0,), _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
     told = {"still": "Nothing moves.", "appearing": f"Something appears at {clock(at, decimals=1)}."}
     told |= {"disappearing": f"Something disappears at {clock(at, decimals=1)}."}

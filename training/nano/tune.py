@@ -23,7 +23,7 @@ from ...encoders.image import imagenet_labels
 from ...encoders.media import Modality
 from ...encoders.text import MediaText, Tokenizer
 from ...fusion.adapter import adapter_parameters, add_adapter
-from ...fusion.connectors.clip_heads import COUNTS, EVENTS
+from ...fusion.connectors.clip_choice import COUNTS, EVENTS
 from ...fusion.connectors.layouts import clip_layout, picture_layout, speech_layout
 from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
 from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sensorium.encoders.media import VideoData
 from sensorium.encoders.video import MotionFeature
-from sensorium.fusion.connectors.clip_heads import COUNTS, EVENTS, ClipHeads, pair_channels
-from sensorium.fusion.connectors.clip_words import events_of
-from torch import Tensor
+from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS, events_of
+from sensorium.fusion.connectors.clip_heads import ClipEvents, ClipHeads, pair_channels
 
 TIMES = [0.0, 0.7, 1.1, 2.3, 3.0, 4.5]
 
 
-def likely(*events: str, sure: float = 0.9) -> Tensor:
+def likely(*events: str, sure: float = 0.9) -> NDArray[np.float32]:
     """Probabilities of pairs in which these events are likeliest."""
-    rows = torch.full((len(events), len(EVENTS)), (1 - sure) / (len(EVENTS) - 1))
+    rows = np.full((len(events), len(EVENTS)), (1 - sure) / (len(EVENTS) - 1), np.float32)
     for row, event in enumerate(events):
         rows[row, EVENTS.index(event)] = sure
     return rows
 
 
-def told(probabilities: Tensor) -> list[tuple[float, str]]:
+def told(probabilities: NDArray[np.float32]) -> list[tuple[float, str]]:
     found = events_of(probabilities, TIMES[: len(probabilities) + 1])
     return [(event.seconds, EVENTS[int(event.probabilities.argmax())]) for event in found]
 
@@ -57,7 +57,13 @@ def test_heads_read_pairs_of_any_size_of_frame() -> None:
     channels = pair_channels(clip, MotionFeature())
     assert channels.shape == (3, 13, 32, 32) and bool(channels.isfinite().all())
     heads = ClipHeads(24, width=6).eval()
-    assert heads.event_logits(channels).shape == (3, len(EVENTS))
+    # The area means are those of torch's own kernel.
+    plain = torch.nn.functional.interpolate(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255, size=32, mode="area")
+    torch.testing.assert_close(channels[:, :1], plain[:-1].mean(1, keepdim=True), rtol=0, atol=1e-6)
+    expected = heads.event_logits(channels).softmax(-1)
+    assert expected.shape == (3, len(EVENTS))
+    seconds = torch.from_numpy(clip.timestamps).diff().float()
+    torch.testing.assert_close(ClipEvents(heads)(torch.from_numpy(frames), seconds), expected, rtol=1e-4, atol=1e-5)
     regions = torch.randn(2, 25, 24)
     counts = heads.count_logits(regions)
     assert counts.shape == (2, len(COUNTS))
