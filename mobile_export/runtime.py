@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..encoders.errors import CheckpointError, EngineError
 from ..encoders.text import Tokenizer
 from .bundle import Manifest, check_files, read_manifest
-from .decoder_runner import DecoderRunner, DecoderShape, open_session
+from .decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 
 __all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
 
@@ -22,6 +22,7 @@ DECODER, SCORING = "decoder", "scoring"
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
 #: Graphs that run once for an item, or for each half minute of it.
 ENCODERS = ("image", "audio-spectrum", "audio-encoder")
+_SCORED = 256  # positions whose logits are computed in one pass; bounds memory
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
 
@@ -84,6 +85,24 @@ class Bundle:
     def media_scoring(self) -> DecoderRunner:
         """As `scoring`, for embeddings; raises as `media_decoder`."""
         return self._runner(MEDIA_SCORING)
+
+    def scores(self, state: RunnerState, new: NDArray) -> NDArray[np.float32]:
+        """Appends to a state of one row: int64 [1, T] or float32 [1, T, D] → the logits [T, V] after every position.
+
+        A bundle without a graph for it reads one position at a time.
+
+        Raises:
+            CheckpointError: embeddings, and the bundle reads text alone.
+            EngineError: the graph failed.
+        """
+        if new.ndim == 3:
+            runner, count = self.media_scoring(), _SCORED
+        elif SCORING in self.manifest.graphs:
+            runner, count = self.scoring(), _SCORED
+        else:
+            runner, count = self.decoder(), 1
+        parts = [runner.step(state, new[:, first : first + count])[0] for first in range(0, new.shape[1], count)]
+        return np.concatenate(parts)
 
     @property
     def reads_media(self) -> bool:

@@ -31,6 +31,8 @@ _LIMITS: _Limits = {
     "audio": {"seconds": LIMITS.audio_seconds},
 }
 _QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "mixed")
+_TEXT_ALONE = ("android", "ios")
+_TARGETS = ("onnx", "genai", "web", *_TEXT_ALONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     quant: str = "int4",
+    target: str = "onnx",
     overwrite: bool = False,
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
@@ -70,10 +73,13 @@ def export(
         source: as for `load`.
         out: directory of the bundle.
         quant: ``fp32``, ``fp16``, ``int8``, ``int4``, or ``mixed``: 4 bits in the gated MLPs, 8 elsewhere.
+        target: ``onnx`` for ONNX Runtime on any system; ``genai``, ``web``; ``android`` and ``ios`` for builds of ONNX
+            Runtime made for this bundle: text alone, in ORT format. See docs/export.md.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
-        modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported.
+        modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported for
+            the target.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
@@ -83,10 +89,12 @@ def export(
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
-        OptionError: an unknown quantization, or a context or modality that the model does not have.
+        OptionError: an unknown quantization or target, or a context or modality that the model does not have or the
+            target does not take.
         InvalidInputError: there is something at `out` that would be lost.
-        UnsupportedInputError: a family that cannot be expressed; says why.
+        UnsupportedInputError: a family that cannot be expressed, or a model that is too large for the target; says why.
     """
+    modalities = _modalities(target, modalities)
     if quant not in _QUANTIZATIONS:
         raise OptionError("There is no such quantization.", given=quant, expected=", ".join(_QUANTIZATIONS))
     path = resolve(source, quiet=quiet)
@@ -117,8 +125,36 @@ def export(
     known = decoder.config.context_length
     if context_length is not None and not 1 <= context_length <= known:
         raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
-    options = {"overwrite": overwrite, "context_length": context_length, "figures": figures, "tell": tell}
-    return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
+    return export_bundle(
+        made,
+        Path(out),
+        QUANTIZATIONS[quant],
+        target=target,
+        overwrite=overwrite,
+        context_length=context_length,
+        figures=figures,
+        tell=tell,
+    )
+
+
+def _modalities(target: str, modalities: Collection[str] | None) -> Collection[str] | None:
+    """What is read for a target, of what was asked for.
+
+    Raises:
+        OptionError: there is no such target, or it takes less.
+    """
+    if target not in _TARGETS:
+        raise OptionError("There is no such target.", given=target, expected=", ".join(_TARGETS))
+    if target not in _TEXT_ALONE:
+        return modalities
+    more = sorted(set(modalities or ()) - {"text"})
+    if more:
+        raise OptionError(
+            f"Bundles for {target} read text alone: in ORT format every graph would hold the weights again.",
+            given=", ".join(more),
+            hint="choose the target onnx, which ONNX Runtime's packages for Android and iOS open as well",
+        )
+    return ("text",)
 
 
 def _media(

@@ -18,8 +18,8 @@ from ...encoders.storage import read_json, shortened
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "MediaEntry", "read_manifest", "write_manifest"]
 
-#: The version of the format that this code writes, and the newest that it reads. 1 had no media.
-FORMAT = 2
+#: The version of the format that this code writes, and the newest that it reads. 1 had no media, 2 no target.
+FORMAT = 3
 #: The manifest's name in a bundle.
 MANIFEST = "manifest.json"
 
@@ -71,6 +71,7 @@ class Manifest:
         licence: of that model; SPDX identifier, or "" if it does not say.
         family: of the decoder.
         quantization: name of how its weights are stored.
+        target: what it was exported for: a name in `mobile_export.targets`.
         decoder: layers, kv_heads, head_size, vocabulary_size and context_length.
         graphs: the file of each graph, by what it does.
         modalities: what it reads.
@@ -87,6 +88,7 @@ class Manifest:
     licence: str
     family: str
     quantization: str
+    target: str = "onnx"
     decoder: dict[str, int]
     graphs: dict[str, str]
     modalities: tuple[str, ...] = ("text",)
@@ -136,8 +138,8 @@ def _digest(raw: Mapping[str, Any]) -> str:
 
 def _checked(raw: dict[str, Any]) -> Manifest:
     hints = get_type_hints(Manifest)
-    if raw["format"] == 1:
-        raw = {"media": {}, "adapter": "", "interfaces": {}} | raw
+    if raw["format"] < FORMAT:
+        raw = {"media": {}, "adapter": "", "interfaces": {}, "target": "onnx"} | raw
     problems = [f"{name} = {shortened(raw.get(name))}" for name in hints if not _fits(raw.get(name), hints[name])]
     problems += [f"unknown field {shortened(name)}" for name in raw.keys() - hints.keys()]
     if problems:
