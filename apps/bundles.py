@@ -26,6 +26,9 @@ def export_command(
         str, typer.Option(help="onnx, genai, web; android or ios for own builds of ONNX Runtime: text, in ORT format.")
     ] = "onnx",
     adapter: Annotated[str | None, typer.Option(help="A LoRA directory that is merged into the model.")] = None,
+    adapter_beside: Annotated[
+        list[str] | None, typer.Option(help="A LoRA directory that is written beside the model; may be given again.")
+    ] = None,
     context_length: ContextLength = None,
     modalities: Annotated[
         str | None, typer.Option(help="What it reads, e.g. text,image; all it can, if not given.")
@@ -49,6 +52,7 @@ def export_command(
         "quant": quant,
         "target": target,
         "adapter": adapter,
+        "adapters_beside": adapter_beside or (),
         "context_length": context_length,
         "overwrite": overwrite,
         "figures": figures,

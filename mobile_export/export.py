@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import InvalidInputError
 from ..encoders.text import Tokenizer
+from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
+from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
 from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
 from .decoder_runner import RunnerState
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
@@ -24,7 +26,7 @@ from .genai import genai_config
 from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
 from .media_proof import write_media_goldens
-from .proof import GOLDENS, Reader, figures, greedy, make_golden, reader, write_goldens
+from .proof import GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
 from .quantization import Quantization, importance_of
 from .runtime import DECODER, SCORING, Bundle
 from .targets import TARGETS, finish
@@ -54,6 +56,7 @@ class ExportSource:
         raw_config: its config.json.
         defaults: its generation_config.json.
         media: what is exported besides the decoder, or None.
+        adapters: that lie beside it and can be switched on, by name: what each adds to the decoder's parameters.
     """
 
     decoder: Decoder
@@ -63,6 +66,7 @@ class ExportSource:
     raw_config: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     media: MediaSource | None = None
+    adapters: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,12 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
         job.tell("measuring which input features matter")
         importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
     job.tell(f"writing graphs ({quantization.name})")
-    graphs, media = _write_graphs(source, folder, LinearWriter(importance), job)
+    adapters = {name: adapter_slots(source.decoder, updates) for name, updates in source.adapters.items()}
+    slots = {product for found in adapters.values() for product in found}
+    graphs, media = _write_graphs(source, folder, LinearWriter(importance, slots), job)
+    files = {name: f"adapters/{name}{ADAPTER_SUFFIX}" for name in adapters}
+    for name, file in files.items():
+        write_adapter(folder / file, adapters[name])
     interfaces = {role: interface(folder / name) for role, name in graphs.items()}
     target = TARGETS[job.target]
     graphs = finish(target, folder, graphs, _WEIGHTS)
@@ -159,6 +168,7 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
         decoder={name: getattr(config, name) for name in sizes} | {"context_length": length},
         graphs=graphs,
         modalities=("text", *(media.entries if media else ())),
+        adapters=files,
         media=media.entries if media else {},
         adapter=media.adapter if media else "",
         interfaces=interfaces,
@@ -199,6 +209,11 @@ def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Jo
         for question, prompt in list(prompts.items())[:4]
     ]
     write_goldens(folder, goldens)
+    for name in manifest.adapters:
+        adapted = Bundle(folder, adapter=name).decoder()
+        question, prompt = next(iter(prompts.items()))
+        found = make_golden(lambda: reader(adapted), f"{question} ({name})", prompt, tokenizer.stop_ids, share=share)  # noqa: B023
+        write_goldens(folder, [found], adapter_goldens(name))
     write_media_goldens(bundle, share=share)
     found = _figures(source, bundle, prompts) if job.figures else {}
     finished = replace(manifest, files=file_entries(folder), figures=found)

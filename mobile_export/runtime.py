@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.errors import CheckpointError, EngineError
+from ..encoders.errors import CheckpointError, EngineError, OptionError
+from ..encoders.storage import listed
 from ..encoders.text import Tokenizer
+from .adapters import ADAPTER_SUFFIX, check_adapter, read_adapter
 from .bundle import Manifest, check_files, read_manifest
 from .decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 
@@ -32,14 +34,22 @@ class Bundle:
     Args:
         path: its directory.
         threads: that it computes with; None for one a core that this process may use.
+        adapter: name of one that is beside it, or a file with the ending ``.onnx_adapter``; None for none.
 
     Raises:
-        CheckpointError: it is no bundle, of a newer format, or incomplete.
+        CheckpointError: it is no bundle, of a newer format, or incomplete; or the file is no adapter.
+        OptionError: it has no such adapter.
         IntegrityError: a file is not the one that was exported. Sizes of all files and the content of all but the
             weights are compared; `verify` compares the weights too.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        adapter: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(self.path)
         check_files(self.path, self.manifest, all_of_them=False)
@@ -50,6 +60,21 @@ class Bundle:
         if missing or DECODER not in self.manifest.graphs:
             given = ", ".join(missing) or f"no {DECODER}"
             raise CheckpointError("The manifest does not describe a decoder.", given=given)
+        self._adapter_file = None if adapter is None else self._found(adapter)
+        self._adapter = {} if self._adapter_file is None else read_adapter(self._adapter_file)
+
+    def _found(self, adapter: str | os.PathLike[str]) -> Path:
+        """The file of an adapter by its name, or where it lies."""
+        named = self.manifest.adapters.get(str(adapter))
+        path = Path(adapter) if named is None else self.path / named
+        if path.suffix != ADAPTER_SUFFIX or not path.is_file():
+            raise OptionError(
+                "The bundle has no such adapter.",
+                given=str(adapter),
+                expected=listed([*self.manifest.adapters, f"a file FILE{ADAPTER_SUFFIX}"]),
+                hint="sensorium export MODEL OUT --adapter-beside DIR writes a LoRA directory beside a bundle",
+            )
+        return path
 
     @property
     def shape(self) -> DecoderShape:
@@ -141,4 +166,8 @@ class Bundle:
         return self._sessions[role]
 
     def _runner(self, role: str) -> DecoderRunner:
-        return DecoderRunner(self.session(role), self.shape)
+        session = self.session(role)
+        if self._adapter_file is not None:
+            inputs = {entry.name: entry.shape for entry in session.get_overridable_initializers()}
+            check_adapter(self._adapter_file, self._adapter, inputs)
+        return DecoderRunner(session, self.shape, self._adapter)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..encoders.errors import OptionError
+from ..encoders.errors import InvalidInputError, OptionError
 from ..encoders.media import Modality
 from .card import card, card_names
 from .hub import resolve
@@ -62,6 +63,7 @@ def export(
     overwrite: bool = False,
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    adapters_beside: Collection[str | os.PathLike[str]] = (),
     modalities: Collection[str] | None = None,
     figures: bool = True,
     quiet: bool = True,
@@ -78,6 +80,8 @@ def export(
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        adapters_beside: LoRA directories that are written beside the weights, each a file of its own that
+            ``load(out, adapter=NAME)`` switches on; its name is the directory's.
         modalities: of ``text``, ``image`` and ``audio``, what the bundle reads; None for all that can be exported for
             the target.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
@@ -100,7 +104,7 @@ def export(
     path = resolve(source, quiet=quiet)
     import torch
 
-    from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
+    from ..fusion.checkpoints import load_checkpoint, low_rank_updates, merge_low_rank, open_checkpoint
     from ..mobile_export.export import ExportSource, export_bundle
     from ..mobile_export.quantization import QUANTIZATIONS
 
@@ -109,6 +113,7 @@ def export(
         tell("loading the model")
         if adapter is not None:
             merge_low_rank(checkpoint, Path(adapter))
+        beside = {name: low_rank_updates(checkpoint, place) for name, place in _named(adapters_beside).items()}
         decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
         tokenizer = checkpoint_tokenizer(checkpoint)
         made = ExportSource(
@@ -119,6 +124,7 @@ def export(
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),
             media=_media(source, decoder, tokenizer, modalities, quiet=quiet),
+            adapters=beside,
         )
     finally:
         checkpoint.close()
@@ -157,6 +163,22 @@ def _modalities(target: str, modalities: Collection[str] | None) -> Collection[s
     return ("text",)
 
 
+def _named(directories: Collection[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Adapters by their names.
+
+    Raises:
+        InvalidInputError: a name that no file can have, or that two have.
+    """
+    found: dict[str, Path] = {}
+    for directory in map(Path, directories):
+        name = directory.resolve().name
+        if name in found or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            expected, hint = "letters, digits, dots and dashes, each name once", "rename the directory"
+            raise InvalidInputError("This is no name of an adapter.", given=name, expected=expected, hint=hint)
+        found[name] = directory
+    return found
+
+
 def _media(
     source: object, decoder: Decoder, tokenizer: Tokenizer, modalities: Collection[str] | None, *, quiet: bool
 ) -> MediaSource | None:
@@ -186,10 +208,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     """
     from ..mobile_export.bundle import check_files
     from ..mobile_export.media_proof import check_media_goldens
-    from ..mobile_export.proof import check_goldens
+    from ..mobile_export.proof import adapter_goldens, check_goldens
     from ..mobile_export.runtime import Bundle
 
     bundle = Bundle(path)
     check_files(bundle.path, bundle.manifest, all_of_them=True)
     goldens = [*check_goldens(bundle.path, bundle.decoder()), *check_media_goldens(bundle)]
+    for name in bundle.manifest.adapters:
+        goldens += check_goldens(bundle.path, Bundle(path, adapter=name).decoder(), adapter_goldens(name))
     return Verification(bundle.manifest, tuple(goldens))

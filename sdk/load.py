@@ -48,7 +48,8 @@ def load(
         dtype: ``float32``, ``bfloat16`` or ``float16``. None keeps the checkpoint's, and takes bfloat16 for quantized
             ones; on processors without it, float32.
         engine: ``torch``, or ``onnx`` for an exported bundle; ``auto`` takes the one that the model needs.
-        adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        adapter: a LoRA directory in PEFT's format that is merged into the weights; of a bundle, the name of an adapter
+            beside it, or an ``.onnx_adapter`` file that was made for it.
         cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
             memory, at some loss; ``exact`` as the model computes them.
         rolling: texts go on past the context, for ever and in constant memory, at the loss of what lies between the
@@ -68,8 +69,8 @@ def load(
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
         asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
-        asked |= {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")}
-        return _bundle(path, asked | {"rolling": (rolling,), "offload": (offload,)})
+        asked |= {"cache_precision": (cache_precision, "exact"), "rolling": (rolling,), "offload": (offload,)}
+        return _bundle(path, adapter, asked)
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
@@ -118,11 +119,12 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         checkpoint.close()
 
 
-def _bundle(path: Path, asked: Mapping[str, tuple[object, ...]]) -> Model:
+def _bundle(path: Path, adapter: str | os.PathLike[str] | None, asked: Mapping[str, tuple[object, ...]]) -> Model:
     """An exported bundle, run by ONNX Runtime without torch.
 
     Args:
         path: its directory.
+        adapter: name or file of one that is switched on, or None.
         asked: each option that a bundle leaves no choice in, with what was asked and what may be asked besides None.
     """
     from ..mobile_export.runtime import Bundle
@@ -132,7 +134,7 @@ def _bundle(path: Path, asked: Mapping[str, tuple[object, ...]]) -> Model:
     if wrong:
         hint = "leave it out, or load the model that the bundle was made from"
         raise OptionError("A bundle runs on the CPU as it was exported.", given=", ".join(wrong), hint=hint)
-    bundle = Bundle(path)
+    bundle = Bundle(path, adapter=adapter)
     return Model(OnnxEngine(bundle), bundle.tokenizer(), name=path.name, defaults=checkpoint_defaults(path))
 
 
