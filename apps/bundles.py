@@ -22,7 +22,13 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
     out: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
     quant: Annotated[str, typer.Option(help="fp32, fp16, int8, int4 or mixed.")] = "int4",
+    target: Annotated[
+        str, typer.Option(help="onnx, genai, web; android or ios for own builds of ONNX Runtime: text, in ORT format.")
+    ] = "onnx",
     adapter: Annotated[str | None, typer.Option(help="A LoRA directory that is merged into the model.")] = None,
+    adapter_beside: Annotated[
+        list[str] | None, typer.Option(help="A LoRA directory that is written beside the model; may be given again.")
+    ] = None,
     context_length: ContextLength = None,
     modalities: Annotated[
         str | None, typer.Option(help="What it reads, e.g. text,image; all it can, if not given.")
@@ -44,7 +50,9 @@ def export_command(
 
     chosen = {
         "quant": quant,
+        "target": target,
         "adapter": adapter,
+        "adapters_beside": adapter_beside or (),
         "context_length": context_length,
         "overwrite": overwrite,
         "figures": figures,
@@ -64,6 +72,7 @@ def export_command(
         ("bundle", str(out)),
         ("size", human_bytes(size)),
         ("quantization", manifest.quantization),
+        ("target", manifest.target),
         ("reads", ", ".join(manifest.modalities)),
     ]
     if found := manifest.figures:

@@ -6,7 +6,7 @@ Legend: B rows, T new positions, Hkv key/value heads, C positions that a buffer 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,8 @@ class RunnerState:
         """Forgets each row's positions from `lengths[row]` on."""
         self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
 
-    def binding(self, session: Any) -> Any:
-        """A binding of a session in which past and present are these buffers."""
+    def binding(self, session: Any, constants: Mapping[str, Any]) -> Any:
+        """A binding of a session in which past and present are these buffers, and other inputs have constant values."""
         if self._bound is None or self._bound[0] is not session:
             import onnxruntime
 
@@ -113,6 +113,8 @@ class RunnerState:
                 name = f"{number // 2}.{('key', 'value')[number % 2]}"
                 binding.bind_ortvalue_input(f"past_key_values.{name}", shared)
                 binding.bind_ortvalue_output(f"present.{name}", shared)
+            for name, value in constants.items():
+                binding.bind_ortvalue_input(name, value)
             self._bound = session, binding
         return self._bound[1]
 
@@ -152,10 +154,11 @@ class DecoderRunner:
     Args:
         session: of its graph.
         shape: its sizes.
+        adapter: values of the inputs that an adapter beside the graph gives it.
     """
 
-    def __init__(self, session: Any, shape: DecoderShape) -> None:
-        self.session, self.shape = session, shape
+    def __init__(self, session: Any, shape: DecoderShape, adapter: Mapping[str, Any] | None = None) -> None:
+        self.session, self.shape, self._adapter = session, shape, adapter or {}
         names = [entry.name for entry in session.get_inputs()]
         self._input = names[0]  # input_ids or inputs_embeds
         self._adapts = "adapter_scale" in names
@@ -183,7 +186,7 @@ class DecoderRunner:
         count = new.shape[1]
         longest = max(state.lengths) + count
         state.reserve(longest)
-        binding = state.binding(self.session)
+        binding = state.binding(self.session, self._adapter)
         mask = np.arange(longest) < (np.array(state.lengths) + count)[:, None]
         # The binding reads these arrays while the graph runs; they must live as long.
         values = {self._input: np.ascontiguousarray(new), "attention_mask": mask.astype(np.int64)}

@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import InvalidInputError
 from ..encoders.text import Tokenizer
+from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
+from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
 from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
+from .decoder_runner import RunnerState
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
 from .genai import genai_config
 from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
 from .media_proof import write_media_goldens
-from .proof import GOLDENS, Reader, figures, greedy, make_golden, reader, write_goldens
+from .proof import GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
 from .quantization import Quantization, importance_of
 from .runtime import DECODER, SCORING, Bundle
+from .targets import TARGETS, finish
 from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
 
 __all__ = ["ExportSource", "export_bundle"]
@@ -52,6 +56,7 @@ class ExportSource:
         raw_config: its config.json.
         defaults: its generation_config.json.
         media: what is exported besides the decoder, or None.
+        adapters: that lie beside it and can be switched on, by name: what each adds to the decoder's parameters.
     """
 
     decoder: Decoder
@@ -61,6 +66,7 @@ class ExportSource:
     raw_config: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     media: MediaSource | None = None
+    adapters: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,12 @@ class _Job:
     length: int
     figures: bool
     tell: Callable[[str], None]
+    target: str
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The decoder's, by what they do."""
+        return {DECODER: _GRAPHS[DECODER]} if TARGETS[self.target].ort_format else dict(_GRAPHS)
 
 
 def export_bundle(
@@ -78,6 +90,7 @@ def export_bundle(
     out: Path,
     quantization: Quantization,
     *,
+    target: str = "onnx",
     overwrite: bool = False,
     context_length: int | None = None,
     figures: bool = True,
@@ -89,6 +102,7 @@ def export_bundle(
         source: the model.
         out: directory of the bundle.
         quantization: how its weights are stored.
+        target: what it is for, a name in `TARGETS`; one in ORT format reads no media.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
@@ -96,15 +110,16 @@ def export_bundle(
 
     Raises:
         InvalidInputError: there is something at `out` that would be lost.
-        UnsupportedInputError: a family that cannot be expressed; says why.
+        UnsupportedInputError: a family that cannot be expressed, or a model that its target cannot hold; says why.
     """
+    assert source.media is None or not TARGETS[target].ort_format, "one graph alone"
     _check_place(out, overwrite=overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
         folder = Path(made) / "bundle"
         folder.mkdir()
         length = context_length or source.decoder.config.context_length
-        manifest = _write(source, folder, _Job(quantization, length, figures, tell))
+        manifest = _write(source, folder, _Job(quantization, length, figures, tell, target))
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -128,43 +143,55 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
         job.tell("measuring which input features matter")
         importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
     job.tell(f"writing graphs ({quantization.name})")
-    media = _write_graphs(source, folder, LinearWriter(importance), quantization, length)
+    adapters = {name: adapter_slots(source.decoder, updates) for name, updates in source.adapters.items()}
+    slots = {product for found in adapters.values() for product in found}
+    graphs, media = _write_graphs(source, folder, LinearWriter(importance, slots), job)
+    files = {name: f"adapters/{name}{ADAPTER_SUFFIX}" for name in adapters}
+    for name, file in files.items():
+        write_adapter(folder / file, adapters[name])
+    interfaces = {role: interface(folder / name) for role, name in graphs.items()}
+    target = TARGETS[job.target]
+    graphs = finish(target, folder, graphs, _WEIGHTS)
     source.tokenizer.save(folder)
     config = source.decoder.config
     ends = sorted(source.tokenizer.stop_ids)
-    _write_json(folder / "config.json", dict(source.raw_config))
+    _write_json(folder / "config.json", {**source.raw_config, **target.settings})
     _write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
-    _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, _GRAPHS[DECODER]))
+    _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs[DECODER]))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
-    graphs = _GRAPHS | (media.graphs if media else {})
     manifest = Manifest(
         source=source.name,
         licence=source.licence,
         family=config.family,
         quantization=quantization.name,
+        target=job.target,
         decoder={name: getattr(config, name) for name in sizes} | {"context_length": length},
         graphs=graphs,
         modalities=("text", *(media.entries if media else ())),
+        adapters=files,
         media=media.entries if media else {},
         adapter=media.adapter if media else "",
-        interfaces={role: interface(folder / name) for role, name in graphs.items()},
+        interfaces=interfaces,
     )
     return _with_proof(source, folder, manifest, job)
 
 
 def _write_graphs(
-    source: ExportSource, folder: Path, linears: LinearWriter, quantization: Quantization, length: int
-) -> ExportedParts | None:
+    source: ExportSource, folder: Path, linears: LinearWriter, job: _Job
+) -> tuple[dict[str, str], ExportedParts | None]:
+    """Files of graphs by what they do, and what belongs to media."""
     import onnx
 
+    quantization, length = job.quantization, job.length
     with WeightFile(folder / _WEIGHTS) as weights:
-        for role, name in _GRAPHS.items():
+        for role, name in job.graphs.items():
             kind = DecoderGraph(all_logits=role == SCORING, context_length=length)
             onnx.save(decoder_graph(source.decoder, weights, linears, quantization, kind), folder / name)
         if source.media is None:
-            return None
+            return job.graphs, None
         writer = MediaWriter(source.decoder, source.tokenizer, linears, quantization, length)
-        return writer.write(source.media, folder, weights)
+        media = writer.write(source.media, folder, weights)
+        return job.graphs | media.graphs, media
 
 
 def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Job) -> Manifest:
@@ -182,6 +209,11 @@ def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Jo
         for question, prompt in list(prompts.items())[:4]
     ]
     write_goldens(folder, goldens)
+    for name in manifest.adapters:
+        adapted = Bundle(folder, adapter=name).decoder()
+        question, prompt = next(iter(prompts.items()))
+        found = make_golden(lambda: reader(adapted), f"{question} ({name})", prompt, tokenizer.stop_ids, share=share)  # noqa: B023
+        write_goldens(folder, [found], adapter_goldens(name))
     write_media_goldens(bundle, share=share)
     found = _figures(source, bundle, prompts) if job.figures else {}
     finished = replace(manifest, files=file_entries(folder), figures=found)
@@ -194,8 +226,7 @@ def _figures(source: ExportSource, bundle: Bundle, prompts: Mapping[str, list[in
     tokens = _tokens(source.tokenizer, EVALUATION)[: min(_MOST_TEXT, bundle.shape.context_length)]
     with torch.inference_mode():
         exact = source.decoder(torch.tensor([tokens]))[0].numpy()
-    scoring = bundle.scoring()
-    found = scoring.step(scoring.new_state(), np.array([tokens], np.int64))[0]
+    found = bundle.scores(RunnerState(bundle.shape, 1), np.array([tokens], np.int64))
     stops = source.tokenizer.stop_ids
     changed = [
         greedy(_torch_reader(source.decoder), prompt, _ANSWER, stops)

@@ -130,7 +130,7 @@ class MediaWriter:
         import onnx
 
         name, details = f"{CLIP}.onnx", "media/video.json"
-        onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.linear), folder / name)
+        onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.media), folder / name)
         self._write_words(folder / details, {"event": EVENTS, "count": COUNTS})
         placeholder = source.model.connector("video").placeholder
         return {CLIP: name}, MediaEntry(placeholder, details, 1, self.length, dict(source.limits["video"]))

@@ -22,6 +22,7 @@ __all__ = [
     "GOLDENS",
     "Golden",
     "GoldenResult",
+    "adapter_goldens",
     "check_goldens",
     "figures",
     "greedy",
@@ -122,20 +123,25 @@ def make_golden(
     return Golden(name, list(prompt), answer, [int(token) for token in top], values, tolerance)
 
 
-def write_goldens(directory: Path, goldens: Sequence[Golden]) -> None:
+def adapter_goldens(name: str) -> str:
+    """Where the goldens of an adapter beside a bundle lie."""
+    return f"golden/adapter-{name}.json"
+
+
+def write_goldens(directory: Path, goldens: Sequence[Golden], file: str = GOLDENS) -> None:
     """Writes them where a bundle has them."""
-    path = directory / GOLDENS
+    path = directory / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"goldens": [asdict(golden) for golden in goldens]}) + "\n", encoding="utf-8")
 
 
-def check_goldens(directory: Path, runner: DecoderRunner) -> list[GoldenResult]:
-    """Runs a bundle's goldens on this device.
+def check_goldens(directory: Path, runner: DecoderRunner, file: str = GOLDENS) -> list[GoldenResult]:
+    """Runs a bundle's goldens of text on this device, or those of another file.
 
     Raises:
         CheckpointError: the bundle has none that can be read.
     """
-    goldens = _read(directory, runner.shape.vocabulary_size)
+    goldens = _read(directory / file, runner.shape.vocabulary_size)
     return [run_golden(golden, lambda: reader(runner), golden.prompt) for golden in goldens]
 
 
@@ -154,8 +160,8 @@ def run_golden(golden: Golden, fresh: Callable[[], Reader], prompt: Sequence[int
     return GoldenResult(golden.name, difference, golden.tolerance, [*same, False].index(False), len(same))
 
 
-def _read(directory: Path, vocabulary: int) -> list[Golden]:
-    found = read_json(directory / GOLDENS).get("goldens")
+def _read(path: Path, vocabulary: int) -> list[Golden]:
+    found = read_json(path).get("goldens")
     if not isinstance(found, list) or not found:
         raise CheckpointError("The bundle has no goldens.", given=shortened(found))
     return [read_golden(entry, vocabulary) for entry in found]

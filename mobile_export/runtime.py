@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.errors import CheckpointError, EngineError
+from ..encoders.errors import CheckpointError, EngineError, OptionError
+from ..encoders.storage import listed
 from ..encoders.text import Tokenizer
+from .adapters import ADAPTER_SUFFIX, check_adapter, read_adapter
 from .bundle import Manifest, check_files, read_manifest
-from .decoder_runner import DecoderRunner, DecoderShape, open_session
+from .decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 
 __all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
 
@@ -22,6 +24,7 @@ DECODER, SCORING = "decoder", "scoring"
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
 #: Graphs that run once for an item, or for each frame or half minute of it.
 ENCODERS = ("image", "audio-spectrum", "audio-encoder", "clip")
+_SCORED = 256  # positions whose logits are computed in one pass; bounds memory
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
 
@@ -31,14 +34,22 @@ class Bundle:
     Args:
         path: its directory.
         threads: that it computes with; None for one a core that this process may use.
+        adapter: name of one that is beside it, or a file with the ending ``.onnx_adapter``; None for none.
 
     Raises:
-        CheckpointError: it is no bundle, of a newer format, or incomplete.
+        CheckpointError: it is no bundle, of a newer format, or incomplete; or the file is no adapter.
+        OptionError: it has no such adapter.
         IntegrityError: a file is not the one that was exported. Sizes of all files and the content of all but the
             weights are compared; `verify` compares the weights too.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        adapter: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(self.path)
         check_files(self.path, self.manifest, all_of_them=False)
@@ -49,6 +60,21 @@ class Bundle:
         if missing or DECODER not in self.manifest.graphs:
             given = ", ".join(missing) or f"no {DECODER}"
             raise CheckpointError("The manifest does not describe a decoder.", given=given)
+        self._adapter_file = None if adapter is None else self._found(adapter)
+        self._adapter = {} if self._adapter_file is None else read_adapter(self._adapter_file)
+
+    def _found(self, adapter: str | os.PathLike[str]) -> Path:
+        """The file of an adapter by its name, or where it lies."""
+        named = self.manifest.adapters.get(str(adapter))
+        path = Path(adapter) if named is None else self.path / named
+        if path.suffix != ADAPTER_SUFFIX or not path.is_file():
+            raise OptionError(
+                "The bundle has no such adapter.",
+                given=str(adapter),
+                expected=listed([*self.manifest.adapters, f"a file FILE{ADAPTER_SUFFIX}"]),
+                hint="sensorium export MODEL OUT --adapter-beside DIR writes a LoRA directory beside a bundle",
+            )
+        return path
 
     @property
     def shape(self) -> DecoderShape:
@@ -84,6 +110,24 @@ class Bundle:
     def media_scoring(self) -> DecoderRunner:
         """As `scoring`, for embeddings; raises as `media_decoder`."""
         return self._runner(MEDIA_SCORING)
+
+    def scores(self, state: RunnerState, new: NDArray) -> NDArray[np.float32]:
+        """Appends to a state of one row: int64 [1, T] or float32 [1, T, D] → the logits [T, V] after every position.
+
+        A bundle without a graph for it reads one position at a time.
+
+        Raises:
+            CheckpointError: embeddings, and the bundle reads text alone.
+            EngineError: the graph failed.
+        """
+        if new.ndim == 3:
+            runner, count = self.media_scoring(), _SCORED
+        elif SCORING in self.manifest.graphs:
+            runner, count = self.scoring(), _SCORED
+        else:
+            runner, count = self.decoder(), 1
+        parts = [runner.step(state, new[:, first : first + count])[0] for first in range(0, new.shape[1], count)]
+        return np.concatenate(parts)
 
     @property
     def reads_media(self) -> bool:
@@ -122,4 +166,8 @@ class Bundle:
         return self._sessions[role]
 
     def _runner(self, role: str) -> DecoderRunner:
-        return DecoderRunner(self.session(role), self.shape)
+        session = self.session(role)
+        if self._adapter_file is not None:
+            inputs = {entry.name: entry.shape for entry in session.get_overridable_initializers()}
+            check_adapter(self._adapter_file, self._adapter, inputs)
+        return DecoderRunner(session, self.shape, self._adapter)

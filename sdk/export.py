@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..encoders.errors import OptionError
+from ..encoders.errors import InvalidInputError, OptionError
 from ..encoders.media import Modality
 from .card import card, card_names
 from .hub import resolve
@@ -36,6 +37,8 @@ _LIMITS: _Limits = {
     },
 }
 _QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "int4-fp32", "mixed")
+_TEXT_ALONE = ("android", "ios")
+_TARGETS = ("onnx", "genai", "web", *_TEXT_ALONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,11 @@ def export(
     out: str | os.PathLike[str],
     *,
     quant: str = "int4",
+    target: str = "onnx",
     overwrite: bool = False,
     context_length: int | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    adapters_beside: Collection[str | os.PathLike[str]] = (),
     modalities: Collection[str] | None = None,
     figures: bool = True,
     quiet: bool = True,
@@ -77,11 +82,15 @@ def export(
         quant: ``fp32``, ``fp16``, ``int8``, ``int4``; ``int4-fp32``: weights in 4 bits, everything else as computed, so
             that a model that was in 4 bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
             elsewhere.
+        target: ``onnx`` for ONNX Runtime on any system; ``genai``, ``web``; ``android`` and ``ios`` for builds of ONNX
+            Runtime made for this bundle: text alone, in ORT format. See docs/export.md.
         overwrite: replace a bundle that is there.
         context_length: positions that it can hold; the model's own if not given.
         adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        adapters_beside: LoRA directories that are written beside the weights, each a file of its own that
+            ``load(out, adapter=NAME)`` switches on; its name is the directory's.
         modalities: of ``text``, ``image``, ``audio`` and ``video``, what the bundle reads; None for all that can be
-            exported. ``video`` needs the two before it.
+            exported for the target. ``video`` needs the two before it.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
@@ -91,16 +100,18 @@ def export(
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError, TokenizerError: as `load`.
-        OptionError: an unknown quantization, or a context or modality that the model does not have.
+        OptionError: an unknown quantization or target, or a context or modality that the model does not have or the
+            target does not take.
         InvalidInputError: there is something at `out` that would be lost.
-        UnsupportedInputError: a family that cannot be expressed; says why.
+        UnsupportedInputError: a family that cannot be expressed, or a model that is too large for the target; says why.
     """
+    modalities = _modalities(target, modalities)
     if quant not in _QUANTIZATIONS:
         raise OptionError("There is no such quantization.", given=quant, expected=", ".join(_QUANTIZATIONS))
     path = resolve(source, quiet=quiet)
     import torch
 
-    from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
+    from ..fusion.checkpoints import load_checkpoint, low_rank_updates, merge_low_rank, open_checkpoint
     from ..mobile_export.export import ExportSource, export_bundle
     from ..mobile_export.quantization import QUANTIZATIONS
 
@@ -109,6 +120,7 @@ def export(
         tell("loading the model")
         if adapter is not None:
             merge_low_rank(checkpoint, Path(adapter))
+        beside = {name: low_rank_updates(checkpoint, place) for name, place in _named(adapters_beside).items()}
         decoder = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).eval()
         tokenizer = checkpoint_tokenizer(checkpoint)
         made = ExportSource(
@@ -119,14 +131,59 @@ def export(
             raw_config=checkpoint.raw_config,
             defaults=checkpoint_defaults(path),
             media=_media(source, decoder, tokenizer, modalities, quiet=quiet),
+            adapters=beside,
         )
     finally:
         checkpoint.close()
     known = decoder.config.context_length
     if context_length is not None and not 1 <= context_length <= known:
         raise OptionError("The model has no such context.", given=context_length, expected=f"1 to {known}")
-    options = {"overwrite": overwrite, "context_length": context_length, "figures": figures, "tell": tell}
-    return export_bundle(made, Path(out), QUANTIZATIONS[quant], **options)  # type: ignore[arg-type]
+    return export_bundle(
+        made,
+        Path(out),
+        QUANTIZATIONS[quant],
+        target=target,
+        overwrite=overwrite,
+        context_length=context_length,
+        figures=figures,
+        tell=tell,
+    )
+
+
+def _modalities(target: str, modalities: Collection[str] | None) -> Collection[str] | None:
+    """What is read for a target, of what was asked for.
+
+    Raises:
+        OptionError: there is no such target, or it takes less.
+    """
+    if target not in _TARGETS:
+        raise OptionError("There is no such target.", given=target, expected=", ".join(_TARGETS))
+    if target not in _TEXT_ALONE:
+        return modalities
+    more = sorted(set(modalities or ()) - {"text"})
+    if more:
+        raise OptionError(
+            f"Bundles for {target} read text alone: in ORT format every graph would hold the weights again.",
+            given=", ".join(more),
+            hint="choose the target onnx, which ONNX Runtime's packages for Android and iOS open as well",
+        )
+    return ("text",)
+
+
+def _named(directories: Collection[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Adapters by their names.
+
+    Raises:
+        InvalidInputError: a name that no file can have, or that two have.
+    """
+    found: dict[str, Path] = {}
+    for directory in map(Path, directories):
+        name = directory.resolve().name
+        if name in found or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            expected, hint = "letters, digits, dots and dashes, each name once", "rename the directory"
+            raise InvalidInputError("This is no name of an adapter.", given=name, expected=expected, hint=hint)
+        found[name] = directory
+    return found
 
 
 def _media(
@@ -161,10 +218,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     """
     from ..mobile_export.bundle import check_files
     from ..mobile_export.media_proof import check_media_goldens
-    from ..mobile_export.proof import check_goldens
+    from ..mobile_export.proof import adapter_goldens, check_goldens
     from ..mobile_export.runtime import Bundle
 
     bundle = Bundle(path)
     check_files(bundle.path, bundle.manifest, all_of_them=True)
     goldens = [*check_goldens(bundle.path, bundle.decoder()), *check_media_goldens(bundle)]
+    for name in bundle.manifest.adapters:
+        goldens += check_goldens(bundle.path, Bundle(path, adapter=name).decoder(), adapter_goldens(name))
     return Verification(bundle.manifest, tuple(goldens))

@@ -52,7 +52,8 @@ def load(
         engine: ``torch``; or ``onnx`` for an exported bundle, and for cards that are kept as one, such as ``nano``;
             ``auto`` takes the one that the model needs, and ``onnx`` for such a card on a processor, if none of the
             options below is given. The bundle is made at the first use, which takes some twenty seconds.
-        adapter: a LoRA directory in PEFT's format that is merged into the weights.
+        adapter: a LoRA directory in PEFT's format that is merged into the weights; of a bundle, the name of an adapter
+            beside it, or an ``.onnx_adapter`` file that was made for it.
         cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
             memory, at some loss; ``exact`` as the model computes them.
         rolling: texts go on past the context, for ever and in constant memory, at the loss of what lies between the
@@ -71,11 +72,14 @@ def load(
     cache = _cache(cache_precision, rolling, offload)
     path = resolve(source, quiet=quiet)
     asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
-    asked |= {"adapter": (adapter,), "cache_precision": (cache_precision, "exact")}
-    unlike = _unlike_a_bundle(asked | {"rolling": (rolling,), "offload": (offload,)})
-    bundle = path if (path / "manifest.json").is_file() else _own_bundle(source, path, engine, device, unlike, quiet)
-    if bundle is not None:
-        return _bundle(bundle, source if bundle != path else path.name, unlike)
+    asked |= {"cache_precision": (cache_precision, "exact"), "rolling": (rolling,), "offload": (offload,)}
+    unlike = _unlike_a_bundle(asked)
+    if (path / "manifest.json").is_file():
+        return _bundle(path, path.name, adapter, unlike)
+    free = not unlike and adapter is None and not (device == "auto" and may_have_accelerator())
+    own = _own_bundle(source, path, engine, free=free, quiet=quiet)
+    if own is not None:
+        return _bundle(own, source, adapter, unlike)
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
@@ -133,13 +137,13 @@ def _unlike_a_bundle(asked: Mapping[str, tuple[object, ...]]) -> str:
     return ", ".join(f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right))
 
 
-def _own_bundle(source: object, path: Path, engine: str, device: object, unlike: str, quiet: bool) -> Path | None:
+def _own_bundle(source: object, path: Path, engine: str, *, free: bool, quiet: bool) -> Path | None:
     """The bundle in the cache that stands for a card's model, if that is how it runs here.
 
     Args:
-        source, engine, device, quiet: as of `load`.
+        source, engine, quiet: as of `load`.
         path: what `source` resolves to.
-        unlike: what was asked for that a bundle cannot be.
+        free: nothing was asked for that a bundle cannot be, and there is no faster device.
 
     Raises:
         SensoriumError: it cannot be made, and the engine was named.
@@ -149,7 +153,7 @@ def _own_bundle(source: object, path: Path, engine: str, device: object, unlike:
     tell = _silence if quiet else _say
     if engine == "onnx":
         return ready_bundle(str(source), tell=tell)
-    if unlike or (device == "auto" and may_have_accelerator()):
+    if not free:
         return None
     try:
         return ready_bundle(str(source), tell=tell)
@@ -166,15 +170,22 @@ def _silence(step: str) -> None:
     pass
 
 
-def _bundle(path: Path, name: object, unlike: str) -> Model:
-    """An exported bundle, run by ONNX Runtime without torch."""
+def _bundle(path: Path, name: object, adapter: str | os.PathLike[str] | None, unlike: str) -> Model:
+    """An exported bundle, run by ONNX Runtime without torch.
+
+    Args:
+        path: its directory.
+        name: of the model.
+        adapter: name or file of one that is switched on, or None.
+        unlike: what was asked for that a bundle cannot be.
+    """
     from ..mobile_export.runtime import Bundle
     from .onnx_engine import OnnxEngine
 
     if unlike:
         hint = "leave it out, or load the model that the bundle was made from"
         raise OptionError("A bundle runs on the CPU as it was exported.", given=unlike, hint=hint)
-    bundle = Bundle(path)
+    bundle = Bundle(path, adapter=adapter)
     return Model(OnnxEngine(bundle), bundle.tokenizer(), name=str(name), defaults=checkpoint_defaults(path))
 
 

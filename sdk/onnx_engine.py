@@ -16,8 +16,6 @@ from .engine import EngineInfo, EngineState
 
 __all__ = ["OnnxEngine"]
 
-_SCORED = 256  # tokens whose logits are computed in one pass; bounds memory
-
 
 class OnnxEngine:
     """Runs a bundle's decoder.
@@ -82,10 +80,7 @@ class OnnxEngine:
         Raises:
             EngineError: the graph failed.
         """
-        state, new = self._new_state(tokens), self._input(tokens)
-        runner = self._bundle.scoring() if new.ndim == 2 else self._bundle.media_scoring()
-        parts = [runner.step(state, new[:, first : first + _SCORED])[0] for first in range(0, new.shape[1], _SCORED)]
-        return np.concatenate(parts)
+        return self._bundle.scores(self._new_state(tokens), self._input(tokens))
 
     def _new_state(self, prompt: Sequence[int]) -> RunnerState:
         """Of one empty row, adapted as the prompt's plan asks."""

@@ -4,7 +4,7 @@ import { Template } from "@huggingface/jinja";
 import { Tokenizer } from "@huggingface/tokenizers";
 import * as ort from "onnxruntime-web";
 
-const FORMAT = 2; // the newest format of bundles that this code reads
+const FORMAT = 3; // the newest format of bundles that this code reads
 
 /** An opened bundle. `read(name)` gives a file's bytes: over HTTP in a browser, from a disk in Node. */
 export class Bundle {

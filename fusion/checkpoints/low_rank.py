@@ -18,16 +18,30 @@ import torch
 from torch import Tensor
 
 from ...encoders.errors import CheckpointError, UnsupportedInputError
-from ...encoders.storage import SafetensorsFile, TensorFile, listed, read_json, shortened
+from ...encoders.storage import SafetensorsFile, TensorFile, listed, read_json, shapes_only, shortened
+from ..decoder import Decoder
 from .load import Checkpoint
 
-__all__ = ["merge_low_rank"]
+__all__ = ["LowRank", "low_rank_updates", "merge_low_rank"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 # What changes a model beyond two matrices a layer.
 _BEYOND = {"use_dora": "DoRA", "use_qalora": "QALoRA", "lora_bias": "biases", "alora_invocation_tokens": "aLoRA"}
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What an adapter adds to a matrix [O, I]: ``up @ down``.
+
+    Attributes:
+        up: float32 [O, r], its scale in it.
+        down: float32 [r, I].
+    """
+
+    up: Tensor
+    down: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,12 @@ class _Update:
         up, down = (self._matrix(name) for name in (_UP, _DOWN))
         added = (up @ down) * self.scale
         return added.T if self.transposed else added
+
+    def factors(self, transposed: bool) -> LowRank:
+        """The two matrices for a tensor as it is stored, or for the transposed of it."""
+        up, down = (self._matrix(name) for name in (_UP, _DOWN))
+        up = up * self.scale
+        return LowRank(down.T, up.T) if transposed != self.transposed else LowRank(up, down)
 
     def _matrix(self, name: str) -> Tensor:
         found = torch.empty(self.file.shapes[self.layer + name])
@@ -117,6 +137,37 @@ def merge_low_rank(checkpoint: Checkpoint, directory: Path) -> None:
         CheckpointError: the adapter is damaged, or made for another model.
         UnsupportedInputError: it changes more than matrices, or the checkpoint is a GGUF file.
     """
+    updates = _opened(checkpoint, directory)
+    merged = {id(base): _MergedFile(base, updates) for base in checkpoint.files.values()}
+    checkpoint.files = {name: merged[id(base)] for name, base in checkpoint.files.items()}
+
+
+def low_rank_updates(checkpoint: Checkpoint, directory: Path) -> dict[str, LowRank]:
+    """What an adapter adds to the decoder's parameters, by their names.
+
+    Args:
+        checkpoint, directory: as for `merge_low_rank`, which raises as this does; the checkpoint stays as it is.
+    """
+    updates = _opened(checkpoint, directory)
+    try:
+        with shapes_only():
+            parameters = dict(Decoder(checkpoint.config).named_parameters())
+        found: dict[str, LowRank] = {}
+        for name, update in updates.items():
+            target = checkpoint.targets[name]
+            if target.expert is not None:
+                raise UnsupportedInputError("An adapter of experts can only be merged.", given=name)
+            whole = update.factors(target.rule.transposed)
+            rows = whole.up.split([len(parameters[ours]) for ours in target.ours])
+            found |= {ours: LowRank(up, whole.down) for ours, up in zip(target.ours, rows, strict=True)}
+        return found
+    finally:
+        for update in updates.values():
+            update.file.close()
+
+
+def _opened(checkpoint: Checkpoint, directory: Path) -> dict[str, _Update]:
+    """An adapter's updates by the checkpoint's tensors; their one file is open."""
     if checkpoint.metadata is not None:
         raise UnsupportedInputError(
             "An adapter is merged into a Hugging Face directory.", given=str(checkpoint.path), expected="a directory"
@@ -128,12 +179,10 @@ def merge_low_rank(checkpoint: Checkpoint, directory: Path) -> None:
     _check_kind(config)
     file = SafetensorsFile(directory / _WEIGHTS)
     try:
-        updates = _updates(checkpoint, file, config)
+        return _updates(checkpoint, file, config)
     except BaseException:
         file.close()
         raise
-    merged = {id(base): _MergedFile(base, updates) for base in checkpoint.files.values()}
-    checkpoint.files = {name: merged[id(base)] for name, base in checkpoint.files.items()}
 
 
 def _check_kind(config: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from ...encoders.storage import read_json, shortened
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "MediaEntry", "read_manifest", "write_manifest"]
 
-#: The version of the format that this code writes, and the newest that it reads. 1 had no media.
-FORMAT = 2
+#: The version of the format that this code writes, and the newest that it reads. 1 had no media, 2 no target.
+FORMAT = 3
 #: The manifest's name in a bundle.
 MANIFEST = "manifest.json"
 
@@ -71,9 +71,11 @@ class Manifest:
         licence: of that model; SPDX identifier, or "" if it does not say.
         family: of the decoder.
         quantization: name of how its weights are stored.
+        target: what it was exported for: a name in `mobile_export.targets`.
         decoder: layers, kv_heads, head_size, vocabulary_size and context_length.
         graphs: the file of each graph, by what it does.
         modalities: what it reads.
+        adapters: files of the adapters beside it, by their names.
         media: how it reads what is no text, by modality.
         adapter: name of the adapter that prompts with media are read with, or "".
         interfaces: of each graph, by what it does: ``inputs`` and ``outputs``, each a type and shape by name.
@@ -87,9 +89,11 @@ class Manifest:
     licence: str
     family: str
     quantization: str
+    target: str = "onnx"
     decoder: dict[str, int]
     graphs: dict[str, str]
     modalities: tuple[str, ...] = ("text",)
+    adapters: dict[str, str] = field(default_factory=dict)
     media: dict[str, MediaEntry] = field(default_factory=dict)
     adapter: str = ""
     interfaces: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
@@ -136,8 +140,8 @@ def _digest(raw: Mapping[str, Any]) -> str:
 
 def _checked(raw: dict[str, Any]) -> Manifest:
     hints = get_type_hints(Manifest)
-    if raw["format"] == 1:
-        raw = {"media": {}, "adapter": "", "interfaces": {}} | raw
+    if raw["format"] < FORMAT:
+        raw = {"media": {}, "adapter": "", "interfaces": {}, "target": "onnx", "adapters": {}} | raw
     problems = [f"{name} = {shortened(raw.get(name))}" for name in hints if not _fits(raw.get(name), hints[name])]
     problems += [f"unknown field {shortened(name)}" for name in raw.keys() - hints.keys()]
     if problems:
@@ -146,9 +150,9 @@ def _checked(raw: dict[str, Any]) -> Manifest:
     if len(files) > _MOST_FILES:
         given = f"{len(files)} files"
         raise CheckpointError("The manifest names too many files.", given=given, expected=f"at most {_MOST_FILES}")
-    for role, name in raw["graphs"].items():
+    for what, name in [*raw["graphs"].items(), *raw["adapters"].items()]:
         if name not in files:
-            raise CheckpointError(f"The bundle's {shortened(role)} is no file of it.", given=shortened(name))
+            raise CheckpointError(f"The bundle's {shortened(what)} is no file of it.", given=shortened(name))
     for name, value in raw["decoder"].items():
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise CheckpointError(f"The decoder's {shortened(name)} is no size.", given=shortened(value))

@@ -43,6 +43,14 @@ class Graph:
         self._inputs.append(_info(name, dtype, shape))
         return name
 
+    def optional(self, name: str, default: NDArray, shape: Sequence[Dimension]) -> str:
+        """Declares an input that has a value if it is given none."""
+        from onnx import numpy_helper
+
+        self._inputs.append(_info(name, default.dtype, shape))
+        self._initializers[name] = numpy_helper.from_array(default, name)
+        return name
+
     def output(self, value: str, name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> None:
         """Declares that a value is an output, under a name of its own."""
         self._outputs.append(_info(name, dtype, shape))

@@ -5,13 +5,14 @@ Legend: N output features, K input features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...encoders.errors import UnsupportedInputError
+from ..adapters import DOWN, UP
 from ..quantization import Blocks, dequantize, quantize
 from ..quantization.blocks import BlockFormat
 from ..quantization.plan import Storage
@@ -27,10 +28,11 @@ class LinearWriter:
 
     Args:
         importance: of input features, by layer; for layers whose storage is a block format.
+        slots: names of products that adapters beside the graph may add to.
     """
 
-    def __init__(self, importance: dict[str, Tensor] | None = None) -> None:
-        self._importance = importance or {}
+    def __init__(self, importance: dict[str, Tensor] | None = None, slots: Collection[str] = ()) -> None:
+        self._importance, self._slots = importance or {}, frozenset(slots)
         self._made: dict[str, Blocks] = {}
 
     def blocks(self, name: str, weight: Tensor, format: BlockFormat, layer: str | None = None) -> Blocks:
@@ -67,9 +69,17 @@ class LinearWriter:
             stored = graph.weight(f"{name}.weight", float_array(weight, storage))
             wide = stored if storage == "float32" else graph.op("Cast", stored, to=1)
             out = graph.op("FusedMatMul", x, wide, domain=MICROSOFT, transB=1)
-        if bias is None:
-            return out
-        return graph.op("Add", out, graph.weight(f"{name}.bias", float_array(bias, "float32")))
+        if bias is not None:
+            out = graph.op("Add", out, graph.weight(f"{name}.bias", float_array(bias, "float32")))
+        return self._adapted(graph, x, out, name, weight.shape) if name in self._slots else out
+
+    @staticmethod
+    def _adapted(graph: Graph, x: str, out: str, name: str, shape: torch.Size) -> str:
+        """With what an adapter adds; a rank of 0, the default, adds nothing."""
+        rank = f"{name}.rank"
+        down = graph.optional(name + DOWN, np.zeros((shape[1], 0), np.float32), (shape[1], rank))
+        up = graph.optional(name + UP, np.zeros((0, shape[0]), np.float32), (rank, shape[0]))
+        return graph.op("Add", out, graph.op("MatMul", graph.op("MatMul", x, down), up))
 
     def rows(self, graph: Graph, name: str, table: Tensor, tokens: str, storage: Storage, layer: str) -> str:
         """Rows of a table [N, K] that is the weights of a product, too: int64 [...] → [..., K].

@@ -35,8 +35,14 @@ def test_a_model_is_exported_and_verified(terminal: Any, checkpoint: Path, tmp_p
 
 
 def test_figures_can_be_left_out(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
-    done = terminal.run("export", str(checkpoint), str(tmp_path / "out"), "--quant", "fp32", "--no-figures")
-    assert done.code == 0 and "perplexity" not in done.out and done.err.endswith("making goldens …\n")
+    arguments = ["--quant", "fp32", "--no-figures", "--target", "android"]
+    done = terminal.run("export", str(checkpoint), str(tmp_path / "out"), *arguments)
+    assert (
+        done.code == 0
+        and "android" in done.out
+        and "perplexity" not in done.out
+        and done.err.endswith("making goldens …\n")
+    )
     assert terminal.run("verify", str(tmp_path / "out")).code == 0
 
 
@@ -55,7 +61,9 @@ def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: 
     for arguments, told in (
         (["export", str(checkpoint), str(tmp_path / "out"), "--quant", "int3"], "fp32, fp16, int8, int4, mixed"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--archive", str(taken)], "such a file already"),
+        (["export", str(checkpoint), str(tmp_path / "out"), "--target", "toaster"], "onnx, genai, web, android, ios"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--adapter", str(tmp_path)], "adapter_config.json"),
+        (["export", str(checkpoint), str(tmp_path / "out"), "--adapter-beside", str(tmp_path)], "adapter_config.json"),
         (["export", str(checkpoint), str(checkpoint)], "something already"),
         (["verify", str(checkpoint)], "manifest"),
     ):

@@ -66,7 +66,7 @@ def test_what_was_not_exported_is_refused(bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(bundle, twin)
         data = bytearray((twin / name).read_bytes())
         if name == "manifest.json":
-            data = bytearray(data.replace(b'"format": 2', b'"format": 9'))
+            data = bytearray(data.replace(b'"format": 3', b'"format": 9'))
         else:
             data[len(data) // 2] ^= 1
         (twin / name).write_bytes(data)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from sensorium import sdk
-from sensorium.fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
+from sensorium.fusion.checkpoints import load_checkpoint, low_rank_updates, merge_low_rank, open_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
 
@@ -136,3 +136,22 @@ def test_what_cannot_be_merged_is_told(damage: Callable[[Path], None], told: str
     damage(tmp_path / "adapter")
     with pytest.raises(sdk.SensoriumError, match=told):
         merged_logits(tmp_path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("base", BASES)
+def test_updates_apart_are_what_would_be_merged(base: str, way: str, tmp_path: Path) -> None:
+    config, targets = BASES[base]
+    trained(config, tmp_path, target_modules=targets, **WAYS[way])
+    checkpoint = open_checkpoint(tmp_path / "base")
+    try:
+        updates = low_rank_updates(checkpoint, tmp_path / "adapter")
+        before = dict(load_checkpoint(checkpoint, dtype=torch.float32).named_parameters())
+        merge_low_rank(checkpoint, tmp_path / "adapter")
+        after = dict(load_checkpoint(checkpoint, dtype=torch.float32).named_parameters())
+    finally:
+        checkpoint.close()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == updates.keys()
+    for name, update in updates.items():
+        torch.testing.assert_close(before[name] + update.up @ update.down, after[name], rtol=0, atol=1e-6)
