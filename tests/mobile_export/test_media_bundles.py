@@ -18,6 +18,7 @@ from sensorium.mobile_export.bundle import MANIFEST, file_entries, read_manifest
 from sensorium.mobile_export.export import export_bundle
 from sensorium.mobile_export.quantization import QUANTIZATIONS
 from sensorium.mobile_export.runtime import DECODER, MEDIA_DECODER, Bundle
+from sensorium.sdk.ready import ready_bundle
 
 from .small_media import small_source, small_torch_model
 
@@ -289,11 +290,10 @@ def drawn_clips(photos: Path, root: Path) -> list[sdk.Video]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_default_model_answers_about_photos_speech_and_clips(root: Path, tmp_path: Path) -> None:
+def test_the_default_model_answers_about_photos_speech_and_clips(root: Path) -> None:
     import skimage
 
-    sdk.export("nano", tmp_path / "out", quant="fp32", context_length=1024, figures=False)
-    theirs, ours = sdk.load("nano", dtype="float32", device="cpu"), sdk.load(tmp_path / "out")
+    theirs, ours = sdk.load("nano", dtype="float32", device="cpu"), sdk.load("nano", engine="onnx")
     folder = Path(skimage.__file__).parent / "data"
     names = (
         "astronaut.png",
@@ -314,4 +314,4 @@ def test_the_default_model_answers_about_photos_speech_and_clips(root: Path, tmp
         expected, found = theirs.encode(*parts), ours.encode(*parts)
         assert (found.tokens, found.spans, found.adapter) == (expected.tokens, expected.spans, expected.adapter)
         assert ours.ask(*parts, max_new_tokens=24).tokens == theirs.ask(*parts, max_new_tokens=24).tokens
-    assert sdk.verify(tmp_path / "out").passed
+    assert sdk.verify(ready_bundle("nano")).passed
