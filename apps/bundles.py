@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..sdk import InvalidInputError, SensoriumError, export, verify
+from ..sdk import BundleInfo, InvalidInputError, SensoriumError, export, verify
+from ..sdk.info import bundle_info
 from .terminal import human_bytes, print_json, print_table
 
-__all__ = ["export_command", "verify_command"]
+__all__ = ["bundle_rows", "export_command", "verify_command"]
 
+_FIGURES = {"perplexity", "perplexity_source", "kl", "agreement", "answers", "answers_changed"}
 ContextLength = Annotated[int | None, typer.Option(help="Positions that it can hold; the model's own if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
@@ -67,22 +70,37 @@ def export_command(
     if as_json:
         print_json(asdict(manifest))
         return
-    size = sum(entry.size for entry in manifest.files.values())
+    print_table(None, bundle_rows(bundle_info(out, name=str(out))))
+
+
+def bundle_rows(found: BundleInfo) -> list[tuple[str, str]]:
+    """What is shown of a bundle: names and values."""
+    limits = {kind: _limits(numbers) for kind, numbers in found.limits.items()}
     rows = [
-        ("bundle", str(out)),
-        ("size", human_bytes(size)),
-        ("quantization", manifest.quantization),
-        ("target", manifest.target),
-        ("reads", ", ".join(manifest.modalities)),
+        ("bundle", found.name),
+        ("made from", " ".join(filter(None, (found.source, found.licence and f"({found.licence})")))),
+        ("family", found.family),
+        ("format", str(found.format)),
+        ("reads", ", ".join(f"{kind} ({limits[kind]})" if limits.get(kind) else kind for kind in found.modalities)),
+        ("quantization", found.quantization),
+        ("target", found.target),
+        ("adapters beside it", ", ".join(found.adapters) or "none"),
+        ("size", human_bytes(found.bytes)),
+        ("context", f"{found.context_length} tokens"),
     ]
-    if found := manifest.figures:
-        changed = f"{found['answers_changed']:.0f} of {found['answers']:.0f} answers changed"
-        divergence = f"{found['kl']:.4f} nats; {found['agreement']:.1%} of next tokens the same; {changed}"
+    figures = found.figures
+    if figures.keys() >= _FIGURES:
+        changed = f"{figures['answers_changed']:.0f} of {figures['answers']:.0f} answers changed"
+        divergence = f"{figures['kl']:.4f} nats; {figures['agreement']:.1%} of next tokens the same; {changed}"
         rows += [
-            ("perplexity", f"{found['perplexity']:.2f}; {found['perplexity_source']:.2f} before"),
+            ("perplexity", f"{figures['perplexity']:.2f}; {figures['perplexity_source']:.2f} before"),
             ("divergence", divergence),
         ]
-    print_table(None, rows)
+    return rows
+
+
+def _limits(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} to {number:g}" for name, number in numbers.items())
 
 
 def verify_command(

@@ -17,7 +17,9 @@ from typing import Annotated
 import typer
 
 from ..sdk import (
+    BundleInfo,
     InvalidInputError,
+    ModelInfo,
     Options,
     Part,
     Result,
@@ -28,7 +30,7 @@ from ..sdk import (
 )
 from ..sdk.info import families
 from ..sdk.options import options_from
-from .bundles import export_command, verify_command
+from .bundles import bundle_rows, export_command, verify_command
 from .docqa.commands import app as docqa_app
 from .loading import load_model
 from .ring import Launch
@@ -194,13 +196,17 @@ def info(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a model's size, shape and memory, without loading it."""
+    """Show a model's size, shape and memory, without loading it; of a bundle, what it reads and how good it is."""
     found = describe(model, quiet=quiet or as_json)
     if as_json:
         print_json({**found.to_dict(), "families": list(families())})
         return
+    print_table(None, bundle_rows(found) if isinstance(found, BundleInfo) else _model_rows(found))
+
+
+def _model_rows(found: ModelInfo) -> list[tuple[str, str]]:
     cache = found.cache_bytes_per_token
-    rows = [
+    return [
         ("model", found.name),
         ("family", found.family),
         ("parameters", human_count(found.parameters)),
@@ -215,7 +221,6 @@ def info(
         ("files", found.path),
         ("known families", ", ".join(families())),
     ]
-    print_table(None, rows)
 
 
 def main() -> None:

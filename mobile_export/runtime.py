@@ -16,7 +16,7 @@ from .adapters import ADAPTER_SUFFIX, check_adapter, read_adapter
 from .bundle import Manifest, check_files, read_manifest
 from .decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 
-__all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle"]
+__all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle", "read_bundle"]
 
 #: Roles of graphs in a manifest: of the next token alone, and of all positions.
 DECODER, SCORING = "decoder", "scoring"
@@ -26,6 +26,21 @@ MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "emb
 ENCODERS = ("image", "audio-spectrum", "audio-encoder", "clip")
 _SCORED = 256  # positions whose logits are computed in one pass; bounds memory
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
+
+
+def read_bundle(path: Path) -> Manifest:
+    """The manifest of a bundle, which describes a decoder; its files are not looked at.
+
+    Raises:
+        CheckpointError: it is no bundle, of a newer format, or its decoder is not described.
+        IntegrityError: the manifest is not as it was written.
+    """
+    manifest = read_manifest(path)
+    missing = [name for name in _SIZES if name not in manifest.decoder]
+    if missing or DECODER not in manifest.graphs:
+        given = ", ".join(missing) or f"no {DECODER}"
+        raise CheckpointError("The manifest does not describe a decoder.", given=given)
+    return manifest
 
 
 class Bundle:
@@ -51,15 +66,11 @@ class Bundle:
         adapter: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.manifest: Manifest = read_manifest(self.path)
+        self.manifest: Manifest = read_bundle(self.path)
         check_files(self.path, self.manifest, all_of_them=False)
         self._threads = threads
         self._sessions: dict[str, Any] = {}
         self._tokenizer: Tokenizer | None = None
-        missing = [name for name in _SIZES if name not in self.manifest.decoder]
-        if missing or DECODER not in self.manifest.graphs:
-            given = ", ".join(missing) or f"no {DECODER}"
-            raise CheckpointError("The manifest does not describe a decoder.", given=given)
         self._adapter_file = None if adapter is None else self._found(adapter)
         self._adapter = {} if self._adapter_file is None else read_adapter(self._adapter_file)
 

@@ -31,7 +31,7 @@ from .content import Access, Audio, Image, Message, Part, Text, Video, canonical
 from .embedder import Embedder, load_embedder
 from .engine import Engine, EngineInfo, EngineState, ReusesPrefix
 from .export import Verification, export, verify
-from .info import ModelInfo
+from .info import BundleInfo, ModelInfo
 from .load import describe, load
 from .media import LIMITS, Limits
 from .model import Answer, Model
@@ -45,6 +45,7 @@ __all__ = [
     "Access",
     "Answer",
     "Audio",
+    "BundleInfo",
     "Card",
     "ChatTemplateError",
     "CheckpointError",

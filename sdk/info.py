@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..fusion.checkpoints import Checkpoint
 
-__all__ = ["ModelInfo", "families", "model_info"]
+__all__ = ["BundleInfo", "ModelInfo", "bundle_info", "families", "model_info"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,80 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleInfo:
+    """What an exported bundle says of itself. `verify` shows whether that is true.
+
+    Attributes:
+        name: what the user called it.
+        source: name of the model that it was made from.
+        licence: of that model; SPDX identifier, or "" if it does not say.
+        family: of its decoder.
+        format: version of the bundle's format.
+        modalities: what it reads: ``text``, and ``image``, ``audio``, ``video`` if it can.
+        limits: of what is read of each but text, numbers by name.
+        quantization: how its weights are stored.
+        target: what it was exported for.
+        adapters: names of those beside it.
+        bytes: of all its files.
+        context_length: tokens that prompt and answer may have together.
+        vocabulary_size, layers: of its decoder.
+        figures: how it compares with its source on a text, numbers by name; empty if that was not measured.
+        path: where its files are.
+    """
+
+    name: str
+    source: str
+    licence: str
+    family: str
+    format: int
+    modalities: tuple[str, ...]
+    limits: dict[str, dict[str, float]]
+    quantization: str
+    target: str
+    adapters: tuple[str, ...]
+    bytes: int
+    context_length: int
+    vocabulary_size: int
+    layers: int
+    figures: dict[str, float]
+    path: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def bundle_info(path: Path, *, name: str) -> BundleInfo:
+    """What the manifest of a bundle says. Does not import torch.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not describe a decoder.
+        IntegrityError: it is not as it was written.
+    """
+    from ..mobile_export.bundle import MANIFEST
+    from ..mobile_export.runtime import read_bundle
+
+    manifest = read_bundle(path)
+    size = sum(entry.size for entry in manifest.files.values()) + (path / MANIFEST).stat().st_size
+    return BundleInfo(
+        name=name,
+        source=manifest.source,
+        licence=manifest.licence,
+        family=manifest.family,
+        format=manifest.format,
+        modalities=manifest.modalities,
+        limits={kind: dict(entry.limits) for kind, entry in manifest.media.items()},
+        quantization=manifest.quantization,
+        target=manifest.target,
+        adapters=tuple(manifest.adapters),
+        bytes=size,
+        figures=dict(manifest.figures),
+        path=str(path),
+        **{size: manifest.decoder[size] for size in ("context_length", "vocabulary_size", "layers")},
+    )
 
 
 def model_info(checkpoint: Checkpoint, *, dtype: str, name: str, modalities: tuple[str, ...]) -> ModelInfo:

@@ -14,7 +14,7 @@ from ..fusion.cache_options import CacheOptions, Rolling
 from .card import card, card_names
 from .devices import DTYPES, device_of, dtype_of, may_have_accelerator
 from .hub import resolve, resolve_part
-from .info import ModelInfo, model_info
+from .info import BundleInfo, ModelInfo, bundle_info, model_info
 from .model import Model
 from .ready import has_ready_bundle, ready_bundle
 
@@ -108,16 +108,16 @@ def load(
     return Model(runner, tokenizer, name=name, defaults=checkpoint_defaults(path))
 
 
-def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo:
-    """What a model is, without loading its weights.
+def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo | BundleInfo:
+    """What a model is, without loading its weights; of an exported bundle, what its manifest says.
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError: as `load`.
+        IntegrityError: the manifest of a bundle is not as it was written.
     """
     path = resolve(source, quiet=quiet)
     if (path / "manifest.json").is_file():
-        hint = "sensorium verify shows what a bundle is"
-        raise UnsupportedInputError(f"{path} is an exported bundle, not a checkpoint.", given=str(path), hint=hint)
+        return bundle_info(path, name=str(source))
     from ..fusion.checkpoints import open_checkpoint
 
     checkpoint = open_checkpoint(path)

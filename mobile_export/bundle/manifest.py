@@ -151,11 +151,13 @@ def _checked(raw: dict[str, Any]) -> Manifest:
         given = f"{len(files)} files"
         raise CheckpointError("The manifest names too many files.", given=given, expected=f"at most {_MOST_FILES}")
     for what, name in [*raw["graphs"].items(), *raw["adapters"].items()]:
-        if name not in files:
+        if not isinstance(name, str) or name not in files:
             raise CheckpointError(f"The bundle's {shortened(what)} is no file of it.", given=shortened(name))
     for name, value in raw["decoder"].items():
         if type(value) is not int or not 1 <= value <= _LARGEST:
             raise CheckpointError(f"The decoder's {shortened(name)} is no size.", given=shortened(value))
+    if not _are_numbers(raw["figures"]):
+        raise CheckpointError("The manifest's figures are no numbers.", given=shortened(raw["figures"]))
     media = {kind: _media_entry(kind, entry, files) for kind, entry in raw["media"].items()}
     return Manifest(**{**raw, "files": files, "media": media, "modalities": tuple(raw["modalities"])})
 
@@ -164,9 +166,18 @@ def _media_entry(kind: str, entry: object, files: Mapping[str, FileEntry]) -> Me
     hints = get_type_hints(MediaEntry)
     if isinstance(entry, dict) and entry.keys() == hints.keys():
         fits = all(_fits(entry[name], hint) for name, hint in hints.items())
-        if fits and entry["details"] in files and 0 <= entry["least"] <= entry["most"] <= _LARGEST:
+        if (
+            fits
+            and _are_numbers(entry["limits"])
+            and entry["details"] in files
+            and 0 <= entry["least"] <= entry["most"] <= _LARGEST
+        ):
             return MediaEntry(**entry)
     raise CheckpointError(f"The manifest does not say how {shortened(kind)} is read.", given=shortened(entry))
+
+
+def _are_numbers(values: Mapping[str, object]) -> bool:
+    return all(type(value) in (int, float) for value in values.values())
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sensorium import sdk
+from sensorium.apps.bundles import bundle_rows
 from sensorium.mobile_export.bundle import unpack
 
 from ..checkpoints import byte_llama
@@ -53,6 +54,31 @@ def test_programs_read_json(terminal: Any, checkpoint: Path, tmp_path: Path) -> 
     assert done.err == "" and found["decoder"]["context_length"] == 600 and found["figures"]["agreement"] == 1.0
     found = json.loads(terminal.run("verify", str(out), "--json").out)
     assert found["passed"] and len(found["goldens"]) == 4
+
+
+def test_info_tells_what_a_bundle_is(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    exported = terminal.run("export", str(checkpoint), str(out), "--quant", "int8", "--context-length", "600", "-q")
+    done = terminal.run("info", str(out))
+    assert (done.code, done.err, terminal.loaded) == (0, "", []) and done.out == exported.out
+    rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in done.out.splitlines()}
+    assert rows["made from"] == str(checkpoint) and rows["reads"] == "text" and rows["context"] == "600 tokens"
+    assert (rows["family"], rows["format"], rows["quantization"]) == ("llama", "2", "int8")
+    found, manifest = json.loads(terminal.run("info", str(out), "--json").out), sdk.verify(out).manifest
+    assert found["bytes"] == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    assert (
+        found["figures"] == manifest.figures and found["modalities"] == ["text"] and found["source"] == str(checkpoint)
+    )
+
+
+def test_limits_of_what_a_bundle_reads_are_shown() -> None:
+    kinds = {"limits": {"video": {"frames": 64.0, "seconds": 43200.0}, "image": {}}, "figures": {}}
+    sizes = {"format": 2, "bytes": 3, "context_length": 4, "vocabulary_size": 5, "layers": 6}
+    names = {name: name for name in ("name", "source", "licence", "family", "quantization", "path")}
+    found = sdk.BundleInfo(**names, **sizes, **kinds, modalities=("text", "image", "video"))  # type: ignore[arg-type]
+    rows = dict(bundle_rows(found))
+    assert rows["reads"] == "text, image, video (frames to 64, seconds to 43200)"
+    assert rows["made from"] == "source (licence)" and "perplexity" not in rows
 
 
 def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-// node ask_page.mjs MODULES CHROMIUM ADDRESS QUESTION: what the page answers, and what it told, as JSON.
+// node ask_page.mjs MODULES CHROMIUM ADDRESS QUESTION [PICTURE]: what the page answers, and what it told, as JSON.
 
 import { createRequire } from "node:module";
 
-const [modules, chromium, address, question] = process.argv.slice(2);
+const [modules, chromium, address, question, picture] = process.argv.slice(2);
 const { chromium: browsers } = createRequire(`${modules}/`)("playwright-core");
 const args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"];
 const browser = await browsers.launch({ executablePath: chromium, args });
@@ -18,7 +18,8 @@ try {
   const opened = await status.textContent();
   let [answer, tokens] = [null, null];
   if (opened.includes("ready")) {
-    await page.fill("input", question);
+    await page.fill("[name=question]", question);
+    if (picture) await page.setInputFiles("[name=picture]", picture);
     await page.click("button");
     await page.waitForFunction(() => !document.querySelector("button").disabled, null, { timeout: 240_000 });
     answer = await page.locator("output").textContent();
@@ -27,8 +28,12 @@ try {
       const read = async (name) => new Uint8Array(await (await fetch(`bundle/${name}`)).arrayBuffer());
       const bundle = await Bundle.open(read);
       const made = [];
-      const ids = bundle.encode([{ role: "user", content: question }]);
-      for await (const token of bundle.generate(ids, { maxNewTokens: 24 })) made.push(token);
+      const [file] = document.querySelector("[name=picture]").files;
+      const { pixelsOf } = await import("./pictures.js");
+      const prompt = file
+        ? await bundle.encodePicture(question, await pixelsOf(file))
+        : bundle.encode([{ role: "user", content: question }]);
+      for await (const token of bundle.generate(prompt, { maxNewTokens: 24 })) made.push(token);
       return made;
     }, question);
   }

@@ -7,13 +7,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from sensorium import sdk
+from sensorium.mobile_export.export import export_bundle
+from sensorium.mobile_export.quantization import QUANTIZATIONS
 
 from ..checkpoints import byte_llama
+from ..mobile_export.small_media import small_source
 
 WEB = Path(__file__).resolve().parent.parent.parent / "examples" / "web"
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
@@ -92,10 +98,10 @@ def served(bundle: Path) -> Iterator[str]:
             process.terminate()
 
 
-def in_the_browser(bundle: Path, question: str) -> dict[str, Any]:
+def in_the_browser(bundle: Path, question: str, *picture: Path) -> dict[str, Any]:
     assert CHROMIUM is not None
     with served(bundle) as address:
-        done = node(Path(__file__).with_name("ask_page.mjs"), WEB, CHROMIUM, address, question)
+        done = node(Path(__file__).with_name("ask_page.mjs"), WEB, CHROMIUM, address, question, *picture)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -115,6 +121,60 @@ def test_the_default_model_answers_in_a_browser(nano_file: Path, tmp_path: Path)
     found = in_the_browser(tmp_path / "nano", question)
     expected = sdk.load(tmp_path / "nano").ask(question, max_new_tokens=64).text
     assert (found["answer"], found["wrong"]) == (expected, []) and "Paris" in expected
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that sees: random weights, so that the tokens of an answer hang on every number."""
+    folder = tmp_path_factory.mktemp("seeing")
+    source, _ = small_source(folder / "checkpoint")
+    assert source.media is not None
+    media = replace(source.media, limits={"image": {}})
+    export_bundle(replace(source, media=media), folder / "out", QUANTIZATIONS["fp32"], figures=False)
+    return folder / "out"
+
+
+def pictures(folder: Path) -> list[Path]:
+    """A drawing and noise as PNG."""
+    drawn = np.full((90, 131, 3), (236, 236, 230), np.uint8)
+    drawn[20:70, 30:80] = (0, 128, 128)
+    noise = np.random.default_rng(5).integers(0, 256, (71, 53, 3), dtype=np.uint8)
+    paths = [folder / "drawn.png", folder / "noise.png"]
+    for pixels, path in zip((drawn, noise), paths, strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def test_node_sees_as_python_does(seeing: Path, tmp_path: Path) -> None:
+    model = sdk.load(seeing)
+    for path in pictures(tmp_path):
+        expected = model.ask(QUESTION, sdk.Image(path), max_new_tokens=12).tokens
+        Image.open(path).save(path.with_suffix(".ppm"))
+        done = node("ask.mjs", seeing, QUESTION, "12", path.with_suffix(".ppm"))
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert json.loads(done.stdout.splitlines()[-1])["tokens"] == list(expected)
+    done = node("ask.mjs", seeing, "an <end>", "12", path.with_suffix(".ppm"))
+    assert done.returncode != 0 and "control token" in done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+def test_a_browser_sees_as_python_does(seeing: Path, tmp_path: Path) -> None:
+    path = pictures(tmp_path)[1]
+    found = in_the_browser(seeing, QUESTION, path)
+    expected = sdk.load(seeing).ask(QUESTION, sdk.Image(path), max_new_tokens=24).tokens
+    assert (found["wrong"], found["told"]) == ([], "ready") and found["tokens"] == list(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")
+def test_the_default_model_sees_in_a_browser(nano_file: Path, tmp_path: Path) -> None:
+    import skimage
+
+    sdk.export("nano", tmp_path / "nano", quant="int4", modalities=["text", "image"], figures=False)
+    question, coffee = "What is in this picture?", Path(skimage.__file__).parent / "data" / "coffee.png"
+    found = in_the_browser(tmp_path / "nano", question, coffee)
+    expected = sdk.load(tmp_path / "nano").ask(question, sdk.Image(coffee), max_new_tokens=64)
+    assert (found["answer"], found["wrong"]) == (expected.text, []) and found["tokens"] == list(expected.tokens)[:24]
 
 
 def test_the_server_serves_nothing_else(tmp_path: Path) -> None:

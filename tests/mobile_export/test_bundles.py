@@ -209,10 +209,17 @@ def test_links_newer_formats_and_other_sizes_are_refused(copy: Path, tmp_path: P
         sdk.load(copy)
     (copy / MANIFEST).write_text(json.dumps(raw))
     manifest, huge = read_manifest(copy), raw["decoder"] | {"layers": 10**9}
-    for change in ({"decoder": {}}, {"decoder": huge}, {"graphs": {"decoder": "no.onnx"}}):
+    for change in (
+        {"decoder": {}},
+        {"decoder": huge},
+        {"graphs": {"decoder": "no.onnx"}},
+        {"graphs": {"decoder": ["model.onnx"]}},
+        {"figures": {"kl": "0.1"}},
+    ):
         write_manifest(copy, replace(manifest, **change))
-        with pytest.raises(sdk.CheckpointError):
-            sdk.load(copy)
+        for call in (sdk.load, sdk.describe):
+            with pytest.raises(sdk.CheckpointError):
+                call(copy)
     with pytest.raises(sdk.CheckpointError, match="no bundle"):
         Bundle(tmp_path)
 

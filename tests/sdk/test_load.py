@@ -159,7 +159,7 @@ def test_an_exported_bundle_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(sdk.CheckpointError, match="This bundle"):
         sdk.load(tmp_path)
-    with pytest.raises(sdk.UnsupportedInputError, match="sensorium verify"):
+    with pytest.raises(sdk.CheckpointError, match="This bundle"):
         sdk.describe(tmp_path)
 
 
