@@ -84,10 +84,11 @@ def bundle_rows(found: BundleInfo) -> list[tuple[str, str]]:
         ("reads", ", ".join(f"{kind} ({limits[kind]})" if limits.get(kind) else kind for kind in found.modalities)),
         ("quantization", found.quantization),
         ("target", found.target),
-        ("adapters beside it", ", ".join(found.adapters) or "none"),
         ("size", human_bytes(found.bytes)),
         ("context", f"{found.context_length} tokens"),
     ]
+    if found.adapters:
+        rows.append(("adapters beside", ", ".join(found.adapters)))
     figures = found.figures
     if figures.keys() >= _FIGURES:
         changed = f"{figures['answers_changed']:.0f} of {figures['answers']:.0f} answers changed"

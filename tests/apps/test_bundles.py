@@ -63,7 +63,7 @@ def test_info_tells_what_a_bundle_is(terminal: Any, checkpoint: Path, tmp_path: 
     assert (done.code, done.err, terminal.loaded) == (0, "", []) and done.out == exported.out
     rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in done.out.splitlines()}
     assert rows["made from"] == str(checkpoint) and rows["reads"] == "text" and rows["context"] == "600 tokens"
-    assert (rows["family"], rows["format"], rows["quantization"]) == ("llama", "2", "int8")
+    assert (rows["family"], rows["format"], rows["quantization"], rows["target"]) == ("llama", "3", "int8", "onnx")
     found, manifest = json.loads(terminal.run("info", str(out), "--json").out), sdk.verify(out).manifest
     assert found["bytes"] == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     assert (
@@ -74,9 +74,10 @@ def test_info_tells_what_a_bundle_is(terminal: Any, checkpoint: Path, tmp_path: 
 def test_limits_of_what_a_bundle_reads_are_shown() -> None:
     kinds = {"limits": {"video": {"frames": 64.0, "seconds": 43200.0}, "image": {}}, "figures": {}}
     sizes = {"format": 2, "bytes": 3, "context_length": 4, "vocabulary_size": 5, "layers": 6}
-    names = {name: name for name in ("name", "source", "licence", "family", "quantization", "path")}
-    found = sdk.BundleInfo(**names, **sizes, **kinds, modalities=("text", "image", "video"))  # type: ignore[arg-type]
-    rows = dict(bundle_rows(found))
+    names = {name: name for name in ("name", "source", "licence", "family", "quantization", "target", "path")}
+    lists = {"modalities": ("text", "image", "video"), "adapters": ("formal", "short")}
+    rows = dict(bundle_rows(sdk.BundleInfo(**names, **sizes, **kinds, **lists)))  # type: ignore[arg-type]
+    assert rows["adapters beside"] == "formal, short"
     assert rows["reads"] == "text, image, video (frames to 64, seconds to 43200)"
     assert rows["made from"] == "source (licence)" and "perplexity" not in rows
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: 
     taken = tmp_path / "taken.zip"
     taken.write_bytes(b"dear")
     for arguments, told in (
-        (["export", str(checkpoint), str(tmp_path / "out"), "--quant", "int3"], "fp32, fp16, int8, int4, mixed"),
+        (["export", str(checkpoint), str(tmp_path / "out"), "--quant", "int3"], "int8, int4, int4-fp32, mixed"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--archive", str(taken)], "such a file already"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--target", "toaster"], "onnx, genai, web, android, ios"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--adapter", str(tmp_path)], "adapter_config.json"),
