@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,21 +84,37 @@ def load(
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=str(source), hint=hint)
+    place = _Place(device, dtype, adapter, cache)
+    return _from_checkpoint(source, path, place, quiet=quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and how a checkpoint is run: as of `load`."""
+
+    device: str | torch.device
+    dtype: str | torch.dtype | None
+    adapter: str | os.PathLike[str] | None
+    cache: CacheOptions
+
+
+def _from_checkpoint(source: str | os.PathLike[str], path: Path, place: _Place, *, quiet: bool) -> Model:
+    """A checkpoint, run by torch."""
     from ..fusion.checkpoints import load_checkpoint, merge_low_rank, open_checkpoint
     from .torch_engine import TorchEngine, memory_guard
 
-    where = device_of(device)
+    where = device_of(place.device)
     checkpoint = open_checkpoint(path)
     try:
-        if adapter is not None:
-            merge_low_rank(checkpoint, Path(adapter))
-        wanted = dtype_of(dtype, checkpoint.dtype, where)
+        if place.adapter is not None:
+            merge_low_rank(checkpoint, Path(place.adapter))
+        wanted = dtype_of(place.dtype, checkpoint.dtype, where)
         work = f"{checkpoint.parameters} weights of {wanted.itemsize} bytes each"
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = checkpoint_tokenizer(checkpoint)
             media = _media(checkpoint, decoder, tokenizer) or card_media(source, decoder, tokenizer, quiet)
-            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache=cache, **media)
+            runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache=place.cache, **media)
     finally:
         checkpoint.close()
     size = decoder.config.vocabulary_size
