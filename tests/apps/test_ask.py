@@ -16,16 +16,18 @@ def test_an_answer_is_printed_and_nothing_else(terminal: Any) -> None:
     done = terminal.run("ask", "What is it?")
     assert (done.code, done.out, done.err) == (0, "A fake answer.\n", "")
     assert terminal.asked() == "<user>What is it?<assistant>"
-    assert terminal.loaded == [("nano", {"device": "auto", "dtype": None})]
+    assert terminal.loaded == [("nano", {"device": "auto", "dtype": None, "engine": "auto", "quiet": False})]
 
 
 def test_options_reach_the_model(terminal: Any) -> None:
     done = terminal.run(
-        *["ask", "Q", "-m", "other/model", "--device", "cpu", "--dtype", "float32", "--system", "Be brief."],
+        *["ask", "Q", "-m", "other/model", "--device", "cpu", "--dtype", "float32", "--engine", "torch", "-q"],
+        *["--system", "Be brief."],
         *["--max-new-tokens", "6", "--temperature", "0.01", "--seed", "3", "--top-p", "0.5"],
     )
     assert (done.code, done.out) == (0, "A fake\n")
-    assert terminal.loaded == [("other/model", {"device": "cpu", "dtype": "float32"})]
+    expected = {"device": "cpu", "dtype": "float32", "engine": "torch", "quiet": True}
+    assert terminal.loaded == [("other/model", expected)]
     assert terminal.asked() == "<system>Be brief.<user>Q<assistant>"
 
 

@@ -26,6 +26,7 @@ def test_only_cards_that_say_so_run_as_bundles(tmp_path: Path) -> None:
 
 def test_the_bundle_answers_as_the_checkpoint_without_torch() -> None:
     """Token for token: weights that are in 4 bits stay as they are, and products are of floats."""
+    ready_bundle("nano")  # making it needs torch
     program = f"""
 import sys
 import sensorium.sdk as sdk
