@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -193,10 +194,13 @@ def at_a_terminal(code: str, act: Callable[[int, subprocess.Popen[bytes]], bytes
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "60", "NO_COLOR": "1"}
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
         os.close(terminal)
+        patience = threading.Timer(120, process.kill)  # a test that fails shall end
+        patience.start()
         seen = act(person, process)
         while chunk := read(person):
             seen += chunk
         code_ = process.wait(60)
+        patience.cancel()
     os.close(person)
     return code_, seen.decode()
 
@@ -237,8 +241,8 @@ def test_a_person_ends_an_answer_and_goes_on() -> None:
             seen += read(person)
         process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + 30
-        while b"[ended" not in seen and time.monotonic() < deadline:
-            seen += read(person)
+        while b"> " not in seen.partition(b"[ended")[2] and time.monotonic() < deadline:
+            seen += read(person)  # the next prompt: what is typed before it can get lost
         os.write(person, b"/stats\n/quit\n")
         return seen
 
