@@ -20,6 +20,7 @@ from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
 from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
 from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
+from .chat_frame import CHAT_FRAME, chat_frame
 from .decoder_runner import RunnerState
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
 from .genai import genai_config
@@ -157,6 +158,9 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
     ends = sorted(source.tokenizer.stop_ids)
     _write_json(folder / "config.json", {**source.raw_config, **target.settings})
     _write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
+    frame = chat_frame(source.tokenizer) if target.ort_format else None
+    if frame is not None:
+        _write_json(folder / CHAT_FRAME, frame)
     _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs[DECODER]))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
     manifest = Manifest(

@@ -96,15 +96,30 @@ class LinearWriter:
         if storage.zero == "value":
             raise UnsupportedInputError("Rows of a table cannot be looked up in this format.", given=storage)
         blocks = self.blocks(name, table, storage, layer)
-        # The same bytes as the product's, under the shape that this operator wants.
-        packed = graph.weight(f"{name}.rows", blocks.packed.reshape(len(blocks.packed), -1))
         scales = graph.weight(f"{name}.scales", blocks.scales)
-        attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
-        found = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
+        if storage.bits == 8 and blocks.zeros is None:
+            found = self._rows_of_bytes(graph, graph.weight(f"{name}.packed", blocks.packed), scales, tokens)
+        else:
+            # The same bytes as the product's, under the shape that this operator wants.
+            packed = graph.weight(f"{name}.rows", blocks.packed.reshape(len(blocks.packed), -1))
+            attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
+            found = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
         if table.shape[1] % storage.block == 0:
             return found
         bounds = [graph.constant([at], np.int64) for at in (0, table.shape[1], -1)]  # the last block is not full
         return graph.op("Slice", found, *bounds)
+
+    @staticmethod
+    def _rows_of_bytes(graph: Graph, packed: str, scales: str, tokens: str) -> str:
+        """Rows of blocks [N, G, b] of 8 bits: int64 [B, T] → [B, T, G b].
+
+        Of the very array that the product has, so that no format stores it twice, and by operators that every build of
+        ONNX Runtime has: the one that transformers.js brings for browsers lacks GatherBlockQuantized.
+        """
+        levels = graph.op("Cast", graph.op("Gather", packed, tokens, axis=0), to=1)
+        steps = graph.op("Sub", levels, graph.constant(128, np.float32))
+        scale = graph.op("Unsqueeze", graph.op("Gather", scales, tokens, axis=0), graph.constant([-1], np.int64))
+        return graph.op("Reshape", graph.op("Mul", steps, scale), graph.constant([0, 0, -1], np.int64))
 
     def values(self, name: str, weight: Tensor, storage: Storage, layer: str) -> np.ndarray:
         """What a matrix becomes by its storage, float32 [N, K]."""

@@ -62,6 +62,23 @@ def test_transformers_js_gives_the_same_tokens(bundle: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1])[:24] == list(expected.tokens)
 
 
+@pytest.mark.skipif(
+    CHROMIUM is None or not (WEB / "node_modules" / "@huggingface" / "transformers").is_dir(),
+    reason="needs Chromium, and transformers.js as above",
+)
+@pytest.mark.parametrize(("quant", "least"), [("fp32", 24), ("int4", 6)])
+def test_transformers_js_opens_a_web_bundle_in_a_browser(quant: str, least: int, tmp_path: Path) -> None:
+    """Its products in 4 bits round otherwise than Python's: a few tokens are compared."""
+    folder = byte_llama(tmp_path)
+    sdk.export(folder, folder / "bundle", quant=quant, target="web", figures=False)
+    script = Path(__file__).with_name("transformers_js_page.mjs")
+    with served(folder / "bundle") as address:
+        done = node(script, WEB, str(CHROMIUM), address, QUESTION, "24")
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = sdk.load(folder / "bundle").ask(QUESTION, max_new_tokens=24)
+    assert json.loads(done.stdout)[:least] == list(expected.tokens)[:least]
+
+
 def test_what_was_not_exported_is_refused(bundle: Path, tmp_path: Path) -> None:
     for name, told in (
         ("model.onnx_data", "not the file"),

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sensorium import sdk
 from sensorium.encoders.media import VideoData
+from sensorium.fusion.checkpoints import LowRank
 from sensorium.mobile_export.bundle import MANIFEST, file_entries, read_manifest, write_manifest
 from sensorium.mobile_export.export import export_bundle
 from sensorium.mobile_export.quantization import QUANTIZATIONS
@@ -103,6 +105,31 @@ def test_several_items_in_one_conversation(models: tuple[sdk.Model, sdk.Model, P
     assert_same(*models[:2], "One:", sdk.Image(NOISE), "two:", sound(1.0), "three:", sdk.Image(PICTURES[3]), "?")
     silence = sdk.Audio(np.zeros(RATE // 3, np.float32), rate=RATE)
     assert_same(*models[:2], "And this?", silence)
+
+
+def test_an_adapter_beside_acts_on_media_and_texts(tmp_path: Path) -> None:
+    source, switch = small_source(tmp_path / "checkpoint")
+    draw = torch.Generator().manual_seed(6)
+    layers = {
+        "layers.1.self_attn.k_proj": (16, 48),
+        "layers.2.mlp.up_proj": (80, 48),
+        "layers.0.mlp.down_proj": (48, 80),
+    }
+    updates = {
+        f"model.{name}.weight": LowRank(torch.randn(out, 2, generator=draw), 0.1 * torch.randn(2, size, generator=draw))
+        for name, (out, size) in layers.items()
+    }
+    export_bundle(replace(source, adapters={"more": updates}), tmp_path / "out", QUANTIZATIONS["fp32"])
+    assert sdk.verify(tmp_path / "out").passed
+    theirs, prompts = small_torch_model(source, switch), (("Hello",), ("What is this?", sdk.Image(NOISE)))
+    base = sdk.load(tmp_path / "out")
+    for prompt in prompts:
+        assert_same(theirs, base, *prompt)
+    for name, update in updates.items():
+        source.decoder.get_parameter(name).data += update.up @ update.down
+    adapted = sdk.load(tmp_path / "out", adapter="more")
+    for prompt in prompts:
+        assert_same(theirs, adapted, *prompt)
 
 
 def test_rows_with_and_without_media_decode_together(models: tuple[sdk.Model, sdk.Model, Path]) -> None:

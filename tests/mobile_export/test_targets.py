@@ -14,6 +14,7 @@ import pytest
 from sensorium import sdk
 from sensorium.mobile_export import targets
 from sensorium.mobile_export.bundle import MANIFEST, read_manifest
+from sensorium.mobile_export.chat_frame import CHAT_FRAME, chat_frame
 from sensorium.mobile_export.runtime import Bundle
 from sensorium.mobile_export.targets import OPERATORS, TARGETS
 
@@ -51,6 +52,7 @@ def test_each_has_what_it_asks_for(made: Path, bundle: Path) -> None:
     if made.name in ("android", "ios"):
         assert files == {path.name for path in bundle.iterdir()} - {"model.onnx", "model.onnx_data", "scoring.onnx"} | {
             "model.ort",
+            CHAT_FRAME,
             OPERATORS,
         }
         assert (made / "model.ort").read_bytes()[4:8] == b"ORTM"
@@ -113,3 +115,28 @@ def test_older_bundles_have_the_default_target(bundle: Path, tmp_path: Path) -> 
     raw["digest"] = hashlib.sha256(json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     (copy / MANIFEST).write_text(json.dumps(raw))
     assert read_manifest(copy).target == "onnx" and sdk.verify(copy).passed
+
+
+def test_the_frame_of_chats_is_what_the_template_writes(made: Path) -> None:
+    if made.name not in ("android", "ios"):
+        assert not (made / CHAT_FRAME).exists()
+        return
+    tokenizer, frame = Bundle(made).tokenizer(), json.loads((made / CHAT_FRAME).read_text())
+    texts = ["Hi ", " Hello\n", "What?", "Nothing.", ""]
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+    ends = ("after", "between")
+    written = frame["before"] + "".join(text + frame[ends[n % 2]] for n, text in enumerate(texts))
+    assert written == tokenizer.render_chat(messages)
+
+
+def test_a_template_that_is_no_frame_has_none(bundle: Path) -> None:
+    tokenizer = Bundle(bundle).tokenizer()
+    for template in (
+        "{% for message in messages %}{{ message.content | trim }}|{% endfor %}",
+        "{% for message in messages %}{{ loop.index }}{{ message.content }}{% endfor %}",
+        "{{ messages[0].content }}",
+        "{{ raise_exception('no') }}",
+        None,
+    ):
+        tokenizer.chat_template = template
+        assert chat_frame(tokenizer) is None
