@@ -71,7 +71,7 @@ def test_limits_of_what_a_bundle_reads_are_shown() -> None:
     names = {name: name for name in ("name", "source", "licence", "family", "quantization", "path")}
     found = sdk.BundleInfo(**names, **sizes, **kinds, modalities=("text", "image", "video"))  # type: ignore[arg-type]
     rows = dict(bundle_rows(found))
-    assert rows["reads"] == "text, image, video (frames to 64, seconds to 43200)"
+    assert rows["reads"] == "text, image, video (frames to 64, seconds to 43,200)"
     assert rows["made from"] == "source (licence)" and "perplexity" not in rows
 
 

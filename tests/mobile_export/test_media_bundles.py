@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import random
 import shutil
@@ -11,6 +12,7 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -349,6 +351,18 @@ def drawn_clips(photos: Path, root: Path) -> list[sdk.Video]:
     said = sdk.Audio(root / "tests" / "data" / "speech.flac").data
     vars(clips[-1])["data"] = replace(clips[-1].data, sound=said)
     return clips
+
+
+def test_clips_need_what_reads_pictures_and_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = importlib.import_module("sensorium.sdk.export")  # the package has a function of that name
+    known = SimpleNamespace(modalities=("image", "audio", "video"))
+    monkeypatch.setattr(export, "card_media", lambda *_: {"media": known, "adapter": None})
+    for modalities in (["video"], ["text", "image", "video"], ["audio", "video"]):
+        with pytest.raises(sdk.OptionError, match="image and audio beside video"):
+            export._media("nano", None, None, modalities, quiet=True)
+    for modalities in (None, ["image", "audio", "video"], ["image"]):
+        found = export._media("nano", None, None, modalities, quiet=True)
+        assert list(found.limits) == list(modalities or known.modalities)
 
 
 @pytest.mark.slow
