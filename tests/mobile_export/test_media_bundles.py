@@ -313,6 +313,9 @@ print([name for name in ("torch", "transformers", "onnx") if name in sys.modules
 @pytest.mark.parametrize("quant", ["int4", "fp16"])
 def test_fewer_bits_read_nearly_the_same(quant: str, models: tuple[sdk.Model, sdk.Model, Path], tmp_path: Path) -> None:
     source, _ = small_source(tmp_path / "checkpoint")
+    assert source.media is not None
+    if quant == "fp16":  # what reads clips is in 16 bits either way
+        source = replace(source, media=replace(source.media, limits={"image": {}, "audio": {}}))
     export_bundle(source, tmp_path / "out", QUANTIZATIONS[quant])
     ours = sdk.load(tmp_path / "out")
     assert sdk.verify(tmp_path / "out").passed
