@@ -101,7 +101,7 @@ def bundle_rows(found: BundleInfo) -> list[tuple[str, str]]:
 
 
 def _limits(numbers: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} to {number:g}" for name, number in numbers.items())
+    return ", ".join(f"{name} to {number:,.10g}" for name, number in numbers.items())
 
 
 def verify_command(

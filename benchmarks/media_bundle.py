@@ -3,8 +3,8 @@
     python -m benchmarks.media_bundle [--quant int4] [--rounds 5] [--bundle DIRECTORY]
 
 Every run is a process of its own; the best of the rounds counts. The photo is scikit-image's ``coffee.png``, the speech
-the clip in ``tests/data``. A process that is asked all three times, with text first, shows what both kinds of prompts
-take together.
+the recording in ``tests/data``, the clip a pan over the photo. A process that is asked three times, with text first,
+shows what both kinds of prompts take together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from .measure import in_own_process, peak_memory, print_table
 
 _SPEECH = Path(__file__).resolve().parent.parent / "tests" / "data" / "speech.flac"
-_RUNS = (("text",), ("image",), ("audio",), ("text", "image", "audio"))
+_RUNS = (("text",), ("image",), ("audio",), ("video",), ("text", "image", "audio"))
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _cold(bundle: Path, kinds: list[str]) -> dict[str, object]:
     from sensorium import sdk
 
     model = sdk.load(bundle)
-    asked = {"text": _text, "image": _image, "audio": _audio}
+    asked = {"text": _text, "image": _image, "audio": _audio, "video": _video}
     texts: list[str] = []
     first = 0.0
     for kind in kinds:
@@ -86,19 +86,33 @@ def _text() -> tuple[object, ...]:
 
 
 def _image() -> tuple[object, ...]:
-    from importlib.util import find_spec
-
     from sensorium import sdk
+
+    return ("What is in this picture?", sdk.Image(_photo()))
+
+
+def _photo() -> Path:
+    from importlib.util import find_spec
 
     spec = find_spec("skimage")  # found, not imported: it would count as ours
     assert spec is not None and spec.origin is not None, "scikit-image holds the photo"
-    return ("What is in this picture?", sdk.Image(Path(spec.origin).parent / "data" / "coffee.png"))
+    return Path(spec.origin).parent / "data" / "coffee.png"
 
 
 def _audio() -> tuple[object, ...]:
     from sensorium import sdk
 
     return ("Transcribe the speech.", sdk.Audio(_SPEECH))
+
+
+def _video() -> tuple[object, ...]:
+    """Eight frames of 240 x 200 pixels; four seconds in which a camera pans over the photo."""
+    import numpy as np
+    from sensorium import sdk
+
+    photo = sdk.Image(_photo()).data.pixels
+    frames = np.stack([photo[100:300, 12 * number : 12 * number + 240] for number in range(8)])
+    return ("What happens in the clip?", sdk.Video(frames, timestamps=[number / 2 for number in range(8)]))
 
 
 if __name__ == "__main__":

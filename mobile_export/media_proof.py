@@ -107,7 +107,8 @@ def _plan(bundle: Bundle, media: ExportedMedia, item: Media, question: str) -> P
 
 def _array(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, allow_pickle=False)
+        # Mapped: a header that claims more than the file holds takes no memory.
+        return np.array(np.load(path, allow_pickle=False, mmap_mode="r"))
     except (OSError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path.name} is no input of a golden.", given=error) from error
 

@@ -75,7 +75,11 @@ export class Bundle {
   /** A question about a picture { pixels, width, height }: its embeddings, one for each position. */
   async encodePicture(question, { pixels, width, height }) {
     this.encode([{ role: "user", content: question }]); // refuses control tokens
-    const { placeholder, details } = this.manifest.media.image;
+    const { placeholder, details, limits } = this.manifest.media.image;
+    if (width * height > limits.pixels || Math.max(width, height) > limits.side) {
+      throw new Error(`A picture of ${width} x ${height} pixels is too large: ${limits.pixels} pixels are read.`);
+    }
+    if (pixels.length !== 3 * width * height) throw new Error(`${pixels.length} bytes are no ${width} x ${height} pixels.`);
     const image = await this.#session("image");
     const found = await image.run({ pixels: new ort.Tensor("uint8", pixels, [height, width, 3]) });
     const reading = Object.fromEntries(Object.entries(found).map(([name, tensor]) => [name, tensor.data]));

@@ -78,7 +78,7 @@ def test_limits_of_what_a_bundle_reads_are_shown() -> None:
     lists = {"modalities": ("text", "image", "video"), "adapters": ("formal", "short")}
     rows = dict(bundle_rows(sdk.BundleInfo(**names, **sizes, **kinds, **lists)))  # type: ignore[arg-type]
     assert rows["adapters beside"] == "formal, short"
-    assert rows["reads"] == "text, image, video (frames to 64, seconds to 43200)"
+    assert rows["reads"] == "text, image, video (frames to 64, seconds to 43,200)"
     assert rows["made from"] == "source (licence)" and "perplexity" not in rows
 
 

@@ -146,14 +146,14 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seeing")
     source, _ = small_source(folder / "checkpoint")
     assert source.media is not None
-    media = replace(source.media, limits={"image": {}})
+    media = replace(source.media, limits={"image": {"pixels": 12_000.0, "side": 600.0}})
     export_bundle(replace(source, media=media), folder / "out", QUANTIZATIONS["fp32"], figures=False)
     return folder / "out"
 
 
 def pictures(folder: Path) -> list[Path]:
     """A drawing and noise as PNG."""
-    drawn = np.full((90, 131, 3), (236, 236, 230), np.uint8)
+    drawn = np.full((80, 131, 3), (236, 236, 230), np.uint8)
     drawn[20:70, 30:80] = (0, 128, 128)
     noise = np.random.default_rng(5).integers(0, 256, (71, 53, 3), dtype=np.uint8)
     paths = [folder / "drawn.png", folder / "noise.png"]
@@ -170,8 +170,18 @@ def test_node_sees_as_python_does(seeing: Path, tmp_path: Path) -> None:
         done = node("ask.mjs", seeing, QUESTION, "12", path.with_suffix(".ppm"))
         assert done.returncode == 0, done.stderr[-2000:]
         assert json.loads(done.stdout.splitlines()[-1])["tokens"] == list(expected)
-    done = node("ask.mjs", seeing, "an <end>", "12", path.with_suffix(".ppm"))
-    assert done.returncode != 0 and "control token" in done.stderr
+    whole, cut, other = path.with_suffix(".ppm"), tmp_path / "cut.ppm", path
+    cut.write_bytes(whole.read_bytes()[:-1])
+    large = tmp_path / "large.ppm"
+    large.write_bytes(b"P6 900 2 255\n" + bytes(5400))
+    for question, picture, told in (
+        ("an <end>", whole, "control token"),
+        ("?", cut, "bytes are no"),
+        ("?", other, "no binary PPM"),
+        ("?", large, "too large"),
+    ):
+        done = node("ask.mjs", seeing, question, "12", picture)
+        assert done.returncode != 0 and told in done.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package chromium")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
+import random
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +20,8 @@ import torch
 from sensorium import sdk
 from sensorium.encoders.media import VideoData
 from sensorium.fusion.checkpoints import LowRank
-from sensorium.mobile_export.bundle import MANIFEST, file_entries, read_manifest, write_manifest
+from sensorium.mobile_export import media_proof, proof
+from sensorium.mobile_export.bundle import MANIFEST, FileEntry, file_entries, read_manifest, write_manifest
 from sensorium.mobile_export.export import export_bundle
 from sensorium.mobile_export.quantization import QUANTIZATIONS
 from sensorium.mobile_export.runtime import DECODER, MEDIA_DECODER, Bundle
@@ -239,6 +244,67 @@ def test_damaged_descriptions_are_refused(copy: Path) -> None:
             sdk.load(copy)
 
 
+def damaged(good: bytes, draw: random.Random) -> bytes:
+    """Cut, or with some bits turned."""
+    bad = bytearray(good)
+    if draw.random() < 0.2:
+        del bad[draw.randrange(len(bad)) :]
+    for _ in range(draw.choice((1, 1, 3, 40)) if bad else 0):
+        bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+    return bytes(bad)
+
+
+def files_of(bundle: Path) -> list[str]:
+    return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
+
+
+def test_two_hundred_damaged_bundles_are_refused(copy: Path) -> None:
+    """Graphs, weights, words, tokenizers, goldens and the manifest, each in turn, before any of it is used."""
+    draw, names = random.Random(17), files_of(copy)
+    assert {"clip.onnx", "media/video.json", "golden/video.npy", "audio/tokenizer.json"} <= set(names)
+    for number in range(200):
+        path = copy / names[number % len(names)]
+        good = path.read_bytes()
+        path.write_bytes(bad := damaged(good, draw))
+        if bad != good:
+            with pytest.raises(sdk.SensoriumError):
+                sdk.load(copy)
+        path.write_bytes(good)
+    assert sdk.load(copy).modalities == ("text", "image", "audio", "video")
+
+
+def parsed(folder: Path, name: str) -> None:
+    """Reads a file of a bundle as it is read when it is needed."""
+    bundle, stem = Bundle(folder), Path(name).stem
+    if not name.startswith("golden"):
+        items = {"image": sdk.Image(NOISE), "audio": sound(0.2), "video": clip(1)}
+        sdk.load(folder).encode("?", items.get(stem, items["audio"]))
+    elif stem == "text":
+        proof._read(folder, bundle.shape.vocabulary_size)
+    else:
+        media_proof._read(bundle, stem)  # type: ignore[arg-type]
+        media_proof._media(bundle, stem)  # type: ignore[arg-type]
+
+
+def test_damage_that_the_manifest_vouches_for_does_no_harm(copy: Path) -> None:
+    """Files that are parsed here, damaged before they were hashed: refused with our error, or read for what is left."""
+    draw, manifest = random.Random(23), read_manifest(copy)
+    names = [name for name in files_of(copy) if name.partition("/")[0] in ("media", "golden", "audio")]
+    refused = 0
+    for number in range(66):
+        name = names[number % len(names)]
+        good = (copy / name).read_bytes()
+        (copy / name).write_bytes(bad := damaged(good, draw))
+        entry = FileEntry(len(bad), hashlib.sha256(bad).hexdigest())
+        write_manifest(copy, replace(manifest, files={**manifest.files, name: entry}))
+        try:
+            parsed(copy, name)
+        except sdk.SensoriumError:
+            refused += 1
+        (copy / name).write_bytes(good)
+    assert refused >= 30
+
+
 def test_bundles_of_the_first_format_are_read(bundle: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(bundle, tmp_path / "old"))
     from sensorium.mobile_export.bundle.manifest import _digest
@@ -275,6 +341,9 @@ print([name for name in ("torch", "transformers", "onnx") if name in sys.modules
 @pytest.mark.parametrize("quant", ["int4", "fp16"])
 def test_fewer_bits_read_nearly_the_same(quant: str, models: tuple[sdk.Model, sdk.Model, Path], tmp_path: Path) -> None:
     source, _ = small_source(tmp_path / "checkpoint")
+    assert source.media is not None
+    if quant == "fp16":  # what reads clips is in 16 bits either way
+        source = replace(source, media=replace(source.media, limits={"image": {}, "audio": {}}))
     export_bundle(source, tmp_path / "out", QUANTIZATIONS[quant])
     ours = sdk.load(tmp_path / "out")
     assert sdk.verify(tmp_path / "out").passed
@@ -313,6 +382,18 @@ def drawn_clips(photos: Path, root: Path) -> list[sdk.Video]:
     said = sdk.Audio(root / "tests" / "data" / "speech.flac").data
     vars(clips[-1])["data"] = replace(clips[-1].data, sound=said)
     return clips
+
+
+def test_clips_need_what_reads_pictures_and_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = importlib.import_module("sensorium.sdk.export")  # the package has a function of that name
+    known = SimpleNamespace(modalities=("image", "audio", "video"))
+    monkeypatch.setattr(export, "card_media", lambda *_: {"media": known, "adapter": None})
+    for modalities in (["video"], ["text", "image", "video"], ["audio", "video"]):
+        with pytest.raises(sdk.OptionError, match="image and audio beside video"):
+            export._media("nano", None, None, modalities, quiet=True)
+    for modalities in (None, ["image", "audio", "video"], ["image"]):
+        found = export._media("nano", None, None, modalities, quiet=True)
+        assert list(found.limits) == list(modalities or known.modalities)
 
 
 @pytest.mark.slow
