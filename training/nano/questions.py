@@ -114,7 +114,8 @@ class Drawer:
         shape: a training shape's reading with its shape and colour.
         sentences: to be said.
         draw: random numbers.
-        shapes, happenings: how many questions about shapes, and about what happens in clips, come on eight others.
+        others, shapes, happenings: how often the eight other tasks, questions about shapes, and those about what
+            happens in clips come in a round.
     """
 
     labels: list[str]
@@ -123,6 +124,7 @@ class Drawer:
     shape: Callable[[random.Random], tuple[PictureReading, str, str]]
     sentences: list[str]
     draw: random.Random = field(default_factory=lambda: random.Random(1))
+    others: int = 1
     shapes: int = 2
     happenings: int = 3
 
@@ -144,7 +146,7 @@ def sample(drawer: Drawer) -> Sample:
     """One sample of a random task."""
     draw = drawer.draw
     tasks = (_one_picture, _one_picture, _several, _several, _clip, _speech, _speech, _spoken_question)
-    return draw.choice((*tasks, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
+    return draw.choice((*tasks * drawer.others, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
 
 
 def _reading(kind: str, label: Tensor, names: int) -> PictureReading:
@@ -186,7 +188,7 @@ def _shape(drawer: Drawer) -> Sample:
     draw = drawer.draw
     reading, shape, colour = drawer.shape(draw)
     item = Item("image", (reading,))
-    ask = draw.randrange(5)  # two of five ask for a word, the others are answered with yes or no
+    ask = draw.randrange(12)  # two of twelve ask for a word; yes and no, which are hard to learn, answer the others
     if ask == 0:
         forms = ("what shape is in the image?", "what shape is present?", "what shape does the image contain?")
         colour_forms = (f"what is the {colour} shape?", f"what shape is {colour}?")
