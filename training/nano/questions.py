@@ -239,6 +239,7 @@ def _clip(drawer: Drawer) -> Sample:
     return Sample(_in_order(drawer, question, item), f"The clip shows {', then '.join(names)}.")
 
 
+_FRAME = 0.5  # seconds from one frame of a clip to the next
 _WHITHER = (
     "Which way does it move?",
     "In which direction does the object move?",
@@ -257,14 +258,16 @@ _HOW_MANY = (
 def _happening(drawer: Drawer) -> Sample:
     """A clip in which something moves, appears, vanishes or stands still: what, where to, when, or how many."""
     draw = drawer.draw
-    reading, _ = _picture(drawer)
+    # Frames are read anew each time, and what they seem to show may differ.
+    readings = tuple(_picture(drawer)[0].readings[0] for _ in range(draw.choice((1, 1, 2, 3, 4))))
+    seconds = tuple(_FRAME * number for number in range(len(readings)))
     kind, count = (
         draw.choice([event for event in EVENTS if event != "scene change"]),
         draw.randrange(1, len(COUNTS) - 1),
     )
-    at = 0.0 if kind.startswith("moving") else round(0.5 * draw.randint(1, 8), 1)
+    at = 0.0 if kind.startswith("moving") else _FRAME * draw.randint(1, 8)
     events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind))),)
-    item = Item("video", reading.readings, (0.0,), _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
+    item = Item("video", readings, seconds, _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
     told = {"still": "Nothing moves.", "appearing": f"Something appears at {clock(at, decimals=1)}."}
     told |= {"disappearing": f"Something disappears at {clock(at, decimals=1)}."}
     direction = kind.split()[-1]
