@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from sensorium.fusion.checkpoints.gguf_file import GGUFFile
 from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS
 from sensorium.fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
 from sensorium.fusion.connectors.speech_words import SpeechHead, SpeechWords
-from sensorium.training.nano.clips import scene
+from sensorium.training.nano.clips import scene, scene_facts
+from sensorium.training.nano.count_head import counted_frames
 from sensorium.training.nano.questions import CAPITALS, Drawer, Item, Sample, sample
 from sensorium.training.nano.speech_head import word_distance
 from sensorium.training.nano.spelling import Spelling, plain_words
@@ -95,6 +97,13 @@ def test_yes_and_no_are_right() -> None:
         checked += 1
 
 
+def test_shapes_can_be_asked_for_alone_and_mostly_with_yes_or_no() -> None:
+    alone = replace(drawer(7), others=0, shapes=1, happenings=0)
+    answers = Counter(sample(alone).answer for _ in range(300))
+    assert set(answers) <= {"yes", "no", *SHAPES, *COLOURS}
+    assert answers["yes"] > 90 and answers["no"] > 90 and answers["yes"] + answers["no"] < 290
+
+
 def test_held_out_capitals_are_never_asked() -> None:
     source = drawer(5)
     held_out = {country for number, country in enumerate(CAPITALS) if not number % 7}
@@ -157,12 +166,23 @@ def test_drawn_clips_show_what_their_facts_say(tmp_path: Path) -> None:
         again, _ = scene(pictures, seed)
         assert again.digest == clip.digest
         seen[facts.event] += 1
+        assert scene_facts(seed) == facts
         steps = np.abs(np.diff(clip.frames.astype(np.float32), axis=0)).mean((1, 2, 3))
         if facts.event == "scene change":
             assert int(steps.argmax()) == facts.pair and steps.max() > 8
         elif facts.event in ("appearing", "disappearing"):
             assert int(steps.argmax()) == facts.pair
     assert set(seen) == set(EVENTS)
+
+
+def test_counted_frames_are_those_of_the_scenes(tmp_path: Path) -> None:
+    pictures = [sprite(tmp_path, (250, 20, 20))]
+    made, counts = counted_frames(pictures, range(80, 110))
+    for seed, make, count in zip(range(80, 110), made, counts, strict=True):
+        clip, facts = scene(pictures, seed, frames=2)
+        np.testing.assert_array_equal(make(), clip.frames[seed % 2])
+        hidden = {"appearing": 0, "disappearing": 1}.get(facts.event) == seed % 2
+        assert count == facts.things - hidden
 
 
 class NoPictures:

@@ -26,7 +26,7 @@ from .clips import SceneFacts, photo_pair, scene
 from .fitting import fit
 from .pictures import emoji, is_held_out, photo_crops
 
-__all__ = ["ClipExamples", "accuracy", "examples", "main", "train"]
+__all__ = ["ClipExamples", "accuracy", "examples", "main", "mirrored", "things_in", "train"]
 
 _FRAMES = 5
 _PHOTOS = 150
@@ -52,7 +52,7 @@ def examples(encoder: EfficientNetEncoder, pictures: Sequence[Path], seeds: rang
         events += [EVENTS.index(_event_of(facts, pair)) for pair in range(_FRAMES - 1)]
         frame = seed % _FRAMES
         frames.append(ImageData(np.ascontiguousarray(clip.frames[frame])))
-        counts.append(_things_in(facts, frame))
+        counts.append(things_in(facts, frame))
     crops = [ImageData(make()) for make in photo_crops(photos)] if photos else []
     counts += [len(COUNTS) - 1] * photos
     for number, crop in enumerate(crops):
@@ -70,7 +70,8 @@ def _event_of(facts: SceneFacts, pair: int) -> str:
     return facts.event if pair == facts.pair and facts.event != "still" else "still"
 
 
-def _things_in(facts: SceneFacts, frame: int) -> int:
+def things_in(facts: SceneFacts, frame: int) -> int:
+    """How many things a frame shows."""
     hidden = (facts.event == "appearing" and frame <= facts.pair) or (
         facts.event == "disappearing" and frame > facts.pair
     )
@@ -83,14 +84,14 @@ def train(heads: ClipHeads, data: ClipExamples, *, steps: int = 1500, rate: floa
     def loss(generator: torch.Generator) -> Tensor:
         some = torch.randint(0, len(data.pairs), (64,), generator=generator)
         others = torch.randint(0, len(data.features), (32,), generator=generator)
-        features = _mirrored(data.features[others].float(), generator)
+        features = mirrored(data.features[others].float(), generator)
         counted = F.cross_entropy(heads.count_logits(features), data.counts[others])
         return F.cross_entropy(heads.event_logits(data.pairs[some].float()), data.events[some]) + counted
 
     fit(heads, loss, steps=steps, rate=rate)
 
 
-def _mirrored(features: Tensor, generator: torch.Generator) -> Tensor:
+def mirrored(features: Tensor, generator: torch.Generator) -> Tensor:
     """Region features with rows or columns turned around: as many things as before, elsewhere."""
     side = round(features.shape[1] ** 0.5)
     grid = features.unflatten(1, (side, side))

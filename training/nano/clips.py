@@ -17,7 +17,7 @@ from ...encoders.media import VideoData
 from ...fusion.connectors.clip_choice import EVENTS
 from .pictures import ground
 
-__all__ = ["SceneFacts", "photo_pair", "scene"]
+__all__ = ["SceneFacts", "photo_pair", "scene", "scene_facts"]
 
 _SIDE = 288  # pixels
 _STEP = 0.5  # seconds between frames, as clips are sampled by default
@@ -59,15 +59,25 @@ def scene(pictures: Sequence[Path], seed: int, *, frames: int = 5) -> tuple[Vide
         frames: two a second.
     """
     draw = random.Random(seed)
-    things, event = draw.randint(1, 4), draw.choice(EVENTS)
-    pair = draw.randrange(frames - 1) if event in _SUDDEN else 0
+    facts = _facts(draw, frames)
+    things, event, pair = facts.things, facts.event, facts.pair
     drawn = _shot(pictures, draw, things, event, range(frames), pair)
     if event == "scene change":
         drawn[pair + 1 :] = _shot(pictures, draw, things, "still", range(pair + 1, frames), 0)
     noise = np.random.default_rng(seed + 1).normal(0, draw.choice((0.0, 1.0, 3.0)), (frames, _SIDE, _SIDE, 3))
     pixels = (np.stack(drawn) + noise).clip(0, 255).astype(np.uint8)
     stamps = np.arange(frames, dtype=np.float64) * _STEP
-    return VideoData(pixels, stamps, frames * _STEP), SceneFacts(event, things, pair)
+    return VideoData(pixels, stamps, frames * _STEP), facts
+
+
+def scene_facts(seed: int, *, frames: int = 5) -> SceneFacts:
+    """What the scene of `seed` shows; nothing is drawn."""
+    return _facts(random.Random(seed), frames)
+
+
+def _facts(draw: random.Random, frames: int) -> SceneFacts:
+    things, event = draw.randint(1, 4), draw.choice(EVENTS)
+    return SceneFacts(event, things, draw.randrange(frames - 1) if event in _SUDDEN else 0)
 
 
 def photo_pair(first: NDArray[np.uint8], second: NDArray[np.uint8], seed: int) -> VideoData:

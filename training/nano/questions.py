@@ -113,7 +113,8 @@ class Drawer:
         shape: a training shape's reading with its shape and colour.
         sentences: to be said.
         draw: random numbers.
-        shapes, happenings: how many questions about shapes, and about what happens in clips, come on eight others.
+        others, shapes, happenings: how often the eight other tasks, questions about shapes, and those about what
+            happens in clips come in a round.
     """
 
     labels: list[str]
@@ -122,6 +123,7 @@ class Drawer:
     shape: Callable[[random.Random], tuple[PictureReading, str, str]]
     sentences: list[str]
     draw: random.Random = field(default_factory=lambda: random.Random(1))
+    others: int = 1
     shapes: int = 2
     happenings: int = 3
 
@@ -143,7 +145,7 @@ def sample(drawer: Drawer) -> Sample:
     """One sample of a random task."""
     draw = drawer.draw
     tasks = (_one_picture, _one_picture, _several, _several, _clip, _speech, _speech, _spoken_question)
-    return draw.choice((*tasks, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
+    return draw.choice((*tasks * drawer.others, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
 
 
 def _reading(kind: str, label: Tensor, names: int) -> PictureReading:
@@ -185,7 +187,7 @@ def _shape(drawer: Drawer) -> Sample:
     draw = drawer.draw
     reading, shape, colour = drawer.shape(draw)
     item = Item("image", (reading,))
-    ask = draw.randrange(5)  # two of five ask for a word, the others are answered with yes or no
+    ask = draw.randrange(12)  # two of twelve ask for a word; yes and no, which are hard to learn, answer the others
     if ask == 0:
         forms = ("what shape is in the image?", "what shape is present?", "what shape does the image contain?")
         colour_forms = (f"what is the {colour} shape?", f"what shape is {colour}?")
@@ -236,6 +238,7 @@ def _clip(drawer: Drawer) -> Sample:
     return Sample(_in_order(drawer, question, item), f"The clip shows {', then '.join(names)}.")
 
 
+_FRAME = 0.5  # seconds from one frame of a clip to the next
 _WHITHER = (
     "Which way does it move?",
     "In which direction does the object move?",
@@ -254,14 +257,16 @@ _HOW_MANY = (
 def _happening(drawer: Drawer) -> Sample:
     """A clip in which something moves, appears, vanishes or stands still: what, where to, when, or how many."""
     draw = drawer.draw
-    reading, _ = _picture(drawer)
+    # Frames are read anew each time, and what they seem to show may differ.
+    readings = tuple(_picture(drawer)[0].readings[0] for _ in range(draw.choice((1, 1, 2, 3, 4))))
+    seconds = tuple(_FRAME * number for number in range(len(readings)))
     kind, count = (
         draw.choice([event for event in EVENTS if event != "scene change"]),
         draw.randrange(1, len(COUNTS) - 1),
     )
-    at = 0.0 if kind.startswith("moving") else round(0.5 * draw.randint(1, 8), 1)
+    at = 0.0 if kind.startswith("moving") else _FRAME * draw.randint(1, 8)
     events = () if kind == "still" else (Event(at, _doubtful(drawer, len(EVENTS), EVENTS.index(kind)).numpy()),)
-    item = Item("video", reading.readings, (0.0,), _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
+    item = Item("video", readings, seconds, _said_in_clip(drawer), events, _doubtful(drawer, len(COUNTS), count))
     told = {"still": "Nothing moves.", "appearing": f"Something appears at {clock(at, decimals=1)}."}
     told |= {"disappearing": f"Something disappears at {clock(at, decimals=1)}."}
     direction = kind.split()[-1]
