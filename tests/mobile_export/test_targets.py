@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,13 @@ def made(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pyt
     return out
 
 
+def one_by_one(folder: Path, tokens: Sequence[int]) -> np.ndarray:
+    """Logits of the graph of the last position: products in 8 bits round otherwise for several positions at once."""
+    runner = Bundle(folder).decoder()
+    state = runner.new_state()
+    return np.concatenate([runner.step(state, np.array([[token]]))[0] for token in tokens])
+
+
 def test_every_target_gives_the_same_tokens(made: Path, bundle: Path) -> None:
     manifest, found = read_manifest(made), sdk.verify(made)
     assert manifest.target == made.name and found.passed
@@ -37,7 +45,7 @@ def test_every_target_gives_the_same_tokens(made: Path, bundle: Path) -> None:
     expected, model, runtime = sdk.load(bundle), sdk.load(made), genai.Model(str(made))
     for prompt in PROMPTS:
         tokens = model.encode(prompt)
-        want = expected.logits(tokens)
+        want = expected.logits(tokens) if made.name not in ("android", "ios") else one_by_one(bundle, tokens)
         np.testing.assert_allclose(model.logits(tokens), want, rtol=0, atol=1e-5 * float(np.abs(want).max()))
         answer = list(expected.ask(prompt, max_new_tokens=12).tokens)
         assert list(model.ask(prompt, max_new_tokens=12).tokens) == answer
