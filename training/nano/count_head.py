@@ -57,17 +57,17 @@ def region_features(encoder: EfficientNetEncoder, frames: Sequence[Make]) -> Ten
     return torch.cat(rows)
 
 
-def train(heads: ClipHeads, features: Tensor, counts: Tensor, *, steps: int = 1500, rate: float = 1e-3) -> None:
+def train(heads: ClipHeads, features: Tensor, counts: Tensor, *, steps: int = 400, rate: float = 1e-3) -> None:
     """Trains the counting layers in place on features [S, T, D] and counts int64 [S]."""
     for layer in (heads.events, heads.event):
         layer.requires_grad_(False)
 
     def loss(generator: torch.Generator) -> Tensor:
         some = torch.randint(0, len(features), (64,), generator=generator)
-        shown = F.dropout(mirrored(features[some].float(), generator), 0.1)
+        shown = F.dropout(mirrored(features[some].float(), generator), 0.4)
         return F.cross_entropy(heads.count_logits(shown), counts[some], label_smoothing=0.05)
 
-    fit(heads, loss, steps=steps, rate=rate)
+    fit(heads, loss, steps=steps, rate=rate, weight_decay=0.5)
 
 
 @torch.no_grad()
