@@ -52,7 +52,7 @@ def load(
             ones; on processors without it, float32.
         engine: ``torch``; or ``onnx`` for an exported bundle, and for cards that are kept as one, such as ``nano``;
             ``auto`` takes the one that the model needs, and ``onnx`` for such a card on a processor, if none of the
-            options below is given. The bundle is made at the first use, which takes some twenty seconds.
+            options below is given. The bundle is made at the first use, which takes about half a minute.
         adapter: a LoRA directory in PEFT's format that is merged into the weights; of a bundle, the name of an adapter
             beside it, or an ``.onnx_adapter`` file that was made for it.
         cache_precision: ``int8`` or ``int4`` keep a long text's keys and values in about a half or a quarter of the
