@@ -113,8 +113,8 @@ class Drawer:
         shape: a training shape's reading with its shape and colour.
         sentences: to be said.
         draw: random numbers.
-        others, shapes, happenings: how often the eight other tasks, questions about shapes, and those about what
-            happens in clips come in a round.
+        others, shapes, happenings, speeches: how often the eight other tasks, questions about shapes, those about what
+            happens in clips, and long recordings come in a round.
     """
 
     labels: list[str]
@@ -126,6 +126,7 @@ class Drawer:
     others: int = 1
     shapes: int = 2
     happenings: int = 3
+    speeches: int = 0
 
     def photo(self) -> tuple[PictureReading, str]:
         """A photo that is not there: one label likely, a few others less so."""
@@ -145,7 +146,8 @@ def sample(drawer: Drawer) -> Sample:
     """One sample of a random task."""
     draw = drawer.draw
     tasks = (_one_picture, _one_picture, _several, _several, _clip, _speech, _speech, _spoken_question)
-    return draw.choice((*tasks * drawer.others, *[_shape] * drawer.shapes, *[_happening] * drawer.happenings))(drawer)
+    shares = {_shape: drawer.shapes, _happening: drawer.happenings, _long_speech: drawer.speeches}
+    return draw.choice((*tasks * drawer.others, *(task for task in shares for _ in range(shares[task]))))(drawer)
 
 
 def _reading(kind: str, label: Tensor, names: int) -> PictureReading:
@@ -308,6 +310,16 @@ def _said_in_clip(drawer: Drawer) -> str:
 
 def _speech(drawer: Drawer) -> Sample:
     said = _said(drawer)
+    return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), Item("audio", text=said)), said)
+
+
+def _long_speech(drawer: Drawer) -> Sample:
+    """Some sentences in a row, of which none is to be left out, though half the time all begin alike."""
+    sentences = [_said(drawer) for _ in range(drawer.draw.randint(3, 9))]
+    if drawer.draw.random() < 0.5:
+        beginning = sentences[0].split()[: drawer.draw.randint(2, 4)]
+        sentences[1:] = [" ".join([*beginning, *one.split()[len(beginning) :]]) for one in sentences[1:]]
+    said = " ".join(sentences)
     return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), Item("audio", text=said)), said)
 
 

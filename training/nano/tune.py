@@ -57,13 +57,14 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=1, help="how often the eight other tasks come in a round")
     parser.add_argument("--shapes", type=int, default=2, help="questions about shapes that come in a round")
     parser.add_argument("--happenings", type=int, default=3, help="questions about what happens in clips, likewise")
+    parser.add_argument("--speeches", type=int, default=0, help="long recordings to be transcribed, likewise")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     model = load("nano", dtype="bfloat16")
     decoder: Decoder = model.engine.decoder  # type: ignore[attr-defined]
     connectors = nano_connectors(decoder, model.tokenizer, lambda role: resolve_part("nano", role))
     pictures: Any = connectors["image"]()
-    shares = {name: getattr(arguments, name) for name in ("others", "shapes", "happenings")}
+    shares = {name: getattr(arguments, name) for name in ("others", "shapes", "happenings", "speeches")}
     drawer = replace(_drawer(pictures, arguments), **shares)
     decoder.requires_grad_(False)
     known = model.engine.adapter  # type: ignore[attr-defined]
