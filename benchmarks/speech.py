@@ -23,8 +23,8 @@ from .measure import print_table
 POCKETSPHINX = Path("/usr/share/pocketsphinx/test/data")
 # Charles Dickens, A Tale of Two Cities, 1859; Samuel Beckett, a line of Worstward Ho.
 MOONSHINE = {
-    "two_cities.wav": """It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of
-        foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was
+    "two_cities.wav": """It was the best of times, it was the worst of times, it was the age of wisdom, it was the age
+        of foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was
         the season of Darkness, it was the spring of hope, it was the winter of despair, we had everything before
         us, we had nothing before us, we were all going direct to Heaven, we were all going direct the other way -
         in short, the period was so far like the present period, that some of its noisiest authorities insisted on
