@@ -242,7 +242,8 @@ class Model:
                 hint="save(directory, text_only=True) writes the decoder and the tokenizer, and leaves the rest out",
             )
         if not isinstance(self.engine, SavesWeights):
-            raise UnsupportedInputError("This engine cannot write weights.", given=self.engine.info.name)
+            hint = "load the checkpoint with engine='torch'"
+            raise UnsupportedInputError("This engine cannot write weights.", given=self.engine.info.name, hint=hint)
         directory = Path(directory)
         self.engine.save(directory)
         self.tokenizer.save(directory)
