@@ -368,7 +368,7 @@ def test_only_what_a_model_reads_is_exported(checkpoint: Path, tmp_path: Path) -
 def drawn_clips(photos: Path, root: Path) -> list[sdk.Video]:
     """A square that moves each way, photos that pan and change, and one with the speech of a file."""
     clips = []
-    for across, down in ((12, 0), (-12, 0), (0, 9)):
+    for across, down in ((12, 0), (0, 9)):
         frames = np.full((4, 120, 160, 3), (210, 215, 190), np.uint8)
         for number, frame in enumerate(frames):
             top, left = 45 + down * (number - 1), 60 + across * (number - 1)
@@ -403,15 +403,7 @@ def test_the_default_model_answers_about_photos_speech_and_clips(root: Path) -> 
 
     theirs, ours = sdk.load("nano", dtype="float32", device="cpu"), sdk.load("nano", engine="onnx")
     folder = Path(skimage.__file__).parent / "data"
-    names = (
-        "astronaut.png",
-        "chelsea.png",
-        "coffee.png",
-        "rocket.jpg",
-        "camera.png",
-        "motorcycle_left.png",
-        "coins.png",
-    )
+    names = ("astronaut.png", "coffee.png", "rocket.jpg", "camera.png")  # one of them grey
     asked = [("What is in this picture?", sdk.Image(folder / name)) for name in names]
     asked += [("Transcribe the speech.", sdk.Audio(root / "tests" / "data" / "speech.flac"))]
     asked += [("What happens in the clip?", video) for video in drawn_clips(folder, root)]
