@@ -38,7 +38,7 @@ def open_session(path: Path, *, threads: int | None = None, keeps_memory: bool =
 
     Args:
         path: of the graph; its weights lie beside it.
-        threads: that it computes with; None for one a core that this process may use.
+        threads: that it computes with; None for ``OMP_NUM_THREADS``, or one a core that this process may use.
         keeps_memory: what a run took is kept for the next; not worth it for graphs that run now and then.
 
     Raises:
@@ -47,13 +47,21 @@ def open_session(path: Path, *, threads: int | None = None, keeps_memory: bool =
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+    options.intra_op_num_threads = threads or _threads()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = keeps_memory
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
         raise CheckpointError(f"{path.name} cannot be opened.", given=str(error)[:300]) from error
+
+
+def _threads() -> int:
+    """As torch counts them: who bounds its threads means those of all engines."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
 
 
 class RunnerState:

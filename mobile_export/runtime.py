@@ -48,7 +48,7 @@ class Bundle:
 
     Args:
         path: its directory.
-        threads: that it computes with; None for one a core that this process may use.
+        threads: that it computes with; None for ``OMP_NUM_THREADS``, or one a core that this process may use.
         adapter: name of one that is beside it, or a file with the ending ``.onnx_adapter``; None for none.
 
     Raises:

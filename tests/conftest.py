@@ -18,8 +18,8 @@ from hypothesis import settings
 from sensorium.sdk.hub import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
-# Two workers on two cores: more threads would only wait for each other.
-torch.set_num_threads(int(os.environ.get("SENSORIUM_TEST_THREADS", "1")))
+# Two workers on two cores: more threads would only wait for each other, here and in the processes that tests start.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 # The same examples in every run: a change fails for what it changes, not by chance.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -106,3 +107,16 @@ def test_important_features_lose_less() -> None:
 def test_blocks_of_zeros_stay_zeros() -> None:
     for format in FORMATS:
         assert float(error(torch.zeros(3, 64), format, torch.zeros(64)).max()) == 0
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("3", 3), ("2,1", 2), ("", None), ("many", None)])
+def test_threads_are_those_that_the_environment_allows(
+    asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with WeightFile(tmp_path / "weights.data") as weights:
+        graph = Graph("same", weights)
+        graph.output(graph.op("Identity", graph.input("x", np.float32, ("T",))), "y", np.float32, ("T",))
+        onnx.save(graph.model(), tmp_path / "same.onnx")
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    found = open_session(tmp_path / "same.onnx").get_session_options().intra_op_num_threads
+    assert found == (threads or len(os.sched_getaffinity(0)))
