@@ -24,9 +24,9 @@ from ...fusion.connectors.clip_choice import COUNTS, EVENTS
 from ...fusion.connectors.clip_heads import ClipHeads, pair_channels
 from .clips import SceneFacts, photo_pair, scene
 from .fitting import fit
-from .pictures import emoji, is_held_out, photo_crops
+from .pictures import photo_crops, seen_and_held_out
 
-__all__ = ["ClipExamples", "accuracy", "examples", "main", "mirrored", "things_in", "train"]
+__all__ = ["ClipExamples", "accuracy", "examples", "main", "mirrored", "save", "things_in", "train"]
 
 _FRAMES = 5
 _PHOTOS = 150
@@ -107,10 +107,15 @@ def accuracy(heads: ClipHeads, data: ClipExamples) -> dict[str, float]:
     return {"event": float(events.float().mean()), "count": float(counts.float().mean())}
 
 
-def main() -> None:
-    """Trains, prints held-out accuracies, and writes the heads."""
+def save(heads: ClipHeads, path: Path) -> None:
+    """Writes the heads as the card has them, in 16 bits."""
     from safetensors.torch import save_file
 
+    save_file({name: value.half().contiguous() for name, value in heads.state_dict().items()}, path)
+
+
+def main() -> None:
+    """Trains, prints held-out accuracies, and writes the heads."""
     from ...fusion.connectors.nano import picture_encoder
     from ...sdk.hub import resolve_part
 
@@ -121,8 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(1)
     encoder = picture_encoder(resolve_part("nano", "image-encoder"))
-    pictures = emoji(arguments.package)
-    seen, unseen = ([one.path for one in pictures if is_held_out(one.name) == held] for held in (False, True))
+    seen, unseen = seen_and_held_out(arguments.package)
 
     def kept(name: str, paths: Sequence[Path], seeds: range, photos: int) -> ClipExamples:
         path = arguments.features / f"{name}.pt"
@@ -136,7 +140,7 @@ def main() -> None:
     heads = ClipHeads(data.features.shape[-1])
     train(heads, data)
     print("training", accuracy(heads, data), "held-out", accuracy(heads, held_out))
-    save_file({name: value.half().contiguous() for name, value in heads.state_dict().items()}, arguments.out)
+    save(heads, arguments.out)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from torch import Tensor
 from ...encoders.image import EfficientNetEncoder
 from ...encoders.media import ImageData
 from ...fusion.connectors.clip_heads import COUNTS, ClipHeads
-from .clip_heads import mirrored, things_in
+from .clip_heads import mirrored, save, things_in
 from .clips import scene, scene_facts
 from .features import kept
 from .fitting import fit
-from .pictures import emoji, is_held_out, photo_crops
+from .pictures import photo_crops, seen_and_held_out
 
 __all__ = ["accuracy", "counted_frames", "main", "region_features", "train"]
 
@@ -78,7 +78,7 @@ def accuracy(heads: ClipHeads, features: Tensor, counts: Tensor) -> float:
 
 def main() -> None:
     """Trains, prints held-out accuracies before and after, and writes the heads."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     from ...fusion.connectors.nano import picture_encoder
     from ...sdk.hub import resolve_part
@@ -90,8 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(1)
     encoder = picture_encoder(resolve_part("nano", "image-encoder"))
-    pictures = emoji(arguments.package)
-    seen, unseen = ([one.path for one in pictures if is_held_out(one.name) == held] for held in (False, True))
+    seen, unseen = seen_and_held_out(arguments.package)
     frames, counts = counted_frames(seen, range(_SEEDS, _SEEDS + arguments.frames))
     frames += photo_crops(_PHOTOS)
     counts += [len(COUNTS) - 1] * _PHOTOS
@@ -105,7 +104,7 @@ def main() -> None:
     train(heads, features, torch.tensor(counts))
     print("training", accuracy(heads, features, torch.tensor(counts)))
     print("held-out", accuracy(heads, held_out, torch.tensor(expected)))
-    save_file({name: value.half().contiguous() for name, value in heads.state_dict().items()}, arguments.out)
+    save(heads, arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-__all__ = ["Emoji", "ShapeQuestion", "drawn", "emoji", "ground", "is_held_out", "photo_crops", "shape_questions"]
+__all__ = [
+    "Emoji",
+    "ShapeQuestion",
+    "drawn",
+    "emoji",
+    "ground",
+    "is_held_out",
+    "photo_crops",
+    "seen_and_held_out",
+    "shape_questions",
+]
 
 _NAMES = Path("/usr/share/unicode/cldr/common/annotations/en.xml")
 _LEFT_OUT = ("Flags", "Symbols", "Component")
@@ -54,6 +64,13 @@ class ShapeQuestion:
 def is_held_out(name: str) -> bool:
     """Whether a name is kept out of training, decided by the name alone: one in seven."""
     return hashlib.sha256(name.encode()).digest()[0] % 7 == 0
+
+
+def seen_and_held_out(package: Path) -> tuple[list[Path], list[Path]]:
+    """Pictures of a package that are trained on, and those whose names are held out."""
+    pictures = emoji(package)
+    seen, unseen = ([one.path for one in pictures if is_held_out(one.name) == held] for held in (False, True))
+    return seen, unseen
 
 
 def emoji(package: Path) -> list[Emoji]:
