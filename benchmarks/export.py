@@ -50,9 +50,8 @@ def main() -> None:
         runs["transformers, bfloat16"] = _transformers(checkpoint)
         size = sum(entry.size for entry in manifest.files.values())
         print(f"{manifest.quantization}, {size / 1e6:.1f} MB, perplexity {manifest.figures['perplexity']}\n")
-        _speeds(
-            runs, arguments.prompt_tokens, arguments.new_tokens, arguments.rounds, (bundle / _WEIGHTS).stat().st_size
-        )
+        counts = (arguments.prompt_tokens, arguments.new_tokens, arguments.rounds)
+        _speeds(runs, counts, (bundle / _WEIGHTS).stat().st_size)
         runs.clear()
         _cold_starts({"onnx": bundle, "torch": Path("nano")}, arguments.rounds)
 
