@@ -44,6 +44,8 @@ def test_several_hosts(terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--hosts", "2", "Q"], "--rendezvous"),
         (["--hosts", "2", "--host-rank", "2", "--rendezvous", "a:1", "Q"], "no such group"),
         (["-"], "standard input"),
+        (["Q", "--engine", "onnx"], "do not share"),
+        (["Q", "--engine=onnx"], "do not share"),
     ],
 )
 def test_what_cannot_be_started_is_told(terminal: Any, arguments: list[str], told: str) -> None:
