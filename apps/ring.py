@@ -53,7 +53,7 @@ class Launch:
             raise InvalidInputError("Many processes cannot read one standard input.", hint="give the name of a file")
         if (engine := _given("--engine", arguments)) not in (None, "torch"):
             raise InvalidInputError("Bundles do not share their texts.", given=f"--engine {engine}", expected="torch")
-        start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={self.processes}"]
+        start = [sys.executable, "-m", f"{__package__}.torchrun", f"--nproc-per-node={self.processes}"]
         if self.hosts == 1:
             start += ["--standalone"]
         else:
