@@ -24,8 +24,9 @@ from sensorium.encoders.errors import (
 )
 from sensorium.encoders.media import AudioData
 from sensorium.encoders.storage import read_json
+from sensorium.encoders.text.pooling import PoolingConfig
 from sensorium.encoders.text.preprocess import TextPreprocess, plan_windows
-from sensorium.encoders.text.text_encoder import PoolingConfig, TextEncoder
+from sensorium.encoders.text.text_encoder import TextEncoder
 from sensorium.encoders.text.tokenizer import Tokenizer
 from sensorium.encoders.text.weights import load_text_encoder
 from torch import Tensor
