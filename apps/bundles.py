@@ -122,11 +122,11 @@ def verify_command(
                 golden.name,
                 "passed" if golden.passed else "FAILED",
                 f"{golden.difference:.4f} of {golden.tolerance:g}",
-                f"{golden.same_tokens} of {golden.tokens}",
+                f"{golden.same_tokens} of {golden.tokens}" if golden.tokens else "–",
             )
             for golden in found.goldens
         ]
-        print_table(("GOLDEN", "RESULT", "LOGITS DIFFER BY", "SAME TOKENS"), rows)
+        print_table(("GOLDEN", "RESULT", "DIFFERS BY", "SAME TOKENS"), rows)
         print(f"\n{len(found.manifest.files)} files are as they were exported")
     if not found.passed:
         failed = ", ".join(golden.name for golden in found.goldens if not golden.passed)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..encoders.text.text_encoder import TextEncoder
 
-__all__ = ["Embedder", "load_embedder"]
+__all__ = ["Embedder", "load_embedder", "open_text_encoder"]
 
 
 class _Encoder(Protocol):
@@ -126,10 +126,10 @@ def load_embedder(
     if engine == "onnx":
         hint = "export it first: sensorium export MODEL OUT, then load OUT"
         raise UnsupportedInputError("The onnx engine runs exported bundles.", given=name, hint=hint)
-    return Embedder(text_encoder(path, device=device, dtype=dtype), name=name)
+    return Embedder(open_text_encoder(path, device=device, dtype=dtype), name=name)
 
 
-def text_encoder(path: Path, *, device: str | torch.device, dtype: str | torch.dtype | None) -> TextEncoder:
+def open_text_encoder(path: Path, *, device: str | torch.device, dtype: str | torch.dtype | None) -> TextEncoder:
     """A text encoder from its directory or the file of its weights; arguments and errors as of `load_embedder`."""
     import torch
 

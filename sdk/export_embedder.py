@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..encoders.errors import OptionError
 from ..encoders.storage import read_json
 from .card import card, card_names
-from .embedder import text_encoder
+from .embedder import open_text_encoder
 from .hub import resolve
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def export_embedder(
     directory = path if path.is_dir() else path.parent
     raw_config = read_json(directory / "config.json")
     made = TextEncoderSource(
-        encoder=text_encoder(directory, device="cpu", dtype="float32"),
+        encoder=open_text_encoder(directory, device="cpu", dtype="float32"),
         name=str(source),
         family=str(raw_config["model_type"]),
         licence=card(str(source)).part("text-encoder").licence if source in card_names() else "",
