@@ -12,6 +12,5 @@ __all__ = [
     "Quantization",
     "dequantize",
     "exact_blocks",
-    "importance_of",
     "quantize",
 ]
