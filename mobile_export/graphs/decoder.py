@@ -86,8 +86,6 @@ def check_family(config: DecoderConfig, context_length: int) -> None:
         UnsupportedInputError: names the family and the reason.
     """
     reason = None
-    if config.positions in ("relative", "bucketed"):
-        reason = f"{config.positions} positions act on attention scores, which no graph shows"
     for rope in (config.rope, config.sliding_rope):
         scaling = rope.scaling if rope is not None else None
         if scaling is not None and scaling.kind == "dynamic":
@@ -123,7 +121,9 @@ class _Writer:
         held = graph.op("ReduceSum", mask, graph.constant([1], np.int64), keepdims=0)
         lengths = graph.op("Cast", graph.op("Sub", held, graph.constant(1, np.int64)), to=6)
         total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
-        self.attention = AttentionWriter(graph, config, self.norms, self.kind.context_length, lengths, total)
+        self.attention = AttentionWriter(
+            graph, config, self.norms, self.kind.context_length, lengths, total, self.decoder.model.position_bias
+        )
         if config.positions == "learned":
             hidden = graph.op("Add", hidden, self._learned(hidden))
         for number, block in enumerate(self.decoder.model.layers):
