@@ -36,10 +36,6 @@ _WEIGHTS = "model.onnx_data"  # as transformers.js looks for it
 _GRAPHS = {DECODER: "model.onnx", SCORING: "scoring.onnx"}
 _MOST_TEXT = 1024  # tokens that figures are measured on
 _ANSWER = 24  # tokens of the answers that are compared
-# By what share of the logits' spread a golden may differ on another device: floats round differently, and products in 8
-# bits even more so.
-_TOLERANCES = {"float32": 0.001, "float16": 0.001}
-_BLOCK_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +180,7 @@ def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Jo
     runner, tokenizer = bundle.decoder(), source.tokenizer
     job.tell("making goldens and figures" if job.figures else "making goldens")
     prompts = _prompts(tokenizer)
-    share = _TOLERANCES.get(str(job.quantization.linear), _BLOCK_TOLERANCE)
+    share = job.quantization.tolerance
     goldens = [
         make_golden(lambda: reader(runner), question, prompt, tokenizer.stop_ids, share=share)
         for question, prompt in list(prompts.items())[:4]

@@ -23,9 +23,6 @@ from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
 __all__ = ["TextEncoderSource", "export_text_encoder"]
 
 _GRAPH, _WEIGHTS = "model.onnx", "model.onnx_data"
-# By what share of the vectors' spread a golden may differ on another device.
-_TOLERANCES = {"float32": 0.001, "float16": 0.001}
-_BLOCK_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +108,7 @@ def _with_proof(
     bundle = TextEncoderBundle(folder)
     tell("making goldens and figures" if measured else "making goldens")
     questions = text(QUESTIONS).splitlines()
-    share = _TOLERANCES.get(str(quantization.linear), _BLOCK_TOLERANCE)
-    write_embedding_goldens(bundle, [*questions[:4], text(EVALUATION)[:4000]], share=share)
+    write_embedding_goldens(bundle, [*questions[:4], text(EVALUATION)[:4000]], share=quantization.tolerance)
     figures = _figures(encoder, bundle, questions) if measured else {}
     finished = replace(manifest, files=file_entries(folder), figures=figures)
     write_manifest(folder, finished)

@@ -39,6 +39,12 @@ class Quantization:
         """Of what reads media."""
         return self.linear if self.encoders is None else self.encoders
 
+    @property
+    def tolerance(self) -> float:
+        """By what share of its numbers' spread a golden may differ on another device: floats round differently, and
+        products in 8 bits even more so."""
+        return 0.1 if isinstance(self.linear, BlockFormat) else 0.001
+
     def storage(self, layer: str) -> Storage:
         """Of a layer, by its name in the decoder."""
         return self.others.get(layer.rpartition(".")[2], self.head if layer == "lm_head" else self.linear)
