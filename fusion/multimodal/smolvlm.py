@@ -36,7 +36,7 @@ class SmolVLMClips(BaseConnector):
 
     def __init__(self, reader: TileReader) -> None:
         # No mark: published chat templates know no clips, and what stands for one is text with pictures in it.
-        super().__init__("video", reader.placeholder, "")
+        super().__init__("video", reader.shown.placeholder, "")
         self.reader = reader
 
     def layout(self, media: Media) -> str:
@@ -45,7 +45,7 @@ class SmolVLMClips(BaseConnector):
         height, width = media.frames.shape[1:3]
         count, length = number_words(len(media.frames)), timedelta(seconds=int(media.duration))
         times = (divmod(int(seconds), 60) for seconds in media.timestamps)
-        frame = self.reader.layout(height, width)
+        frame = self.reader.shown.picture(height, width)
         shown = "".join(f"\nFrame from {minutes:02d}:{seconds:02d}:{frame}" for minutes, seconds in times)
         intro = f"You are provided the following series of {count} frames from a {length} [H:MM:SS] video.\n"
         return f"{intro}{shown}\n\n"
