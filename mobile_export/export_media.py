@@ -12,15 +12,26 @@ from ..encoders.audio import WhisperTranscriber
 from ..encoders.errors import UnsupportedInputError
 from ..encoders.media import Modality
 from ..encoders.text import Tokenizer
-from ..fusion.connectors import ClipWords, PictureWords, TorchClipReader, TranscriptWords
+from ..fusion.connectors import ClipWords, Connector, PictureWords, TorchClipReader, TranscriptWords
 from ..fusion.connectors.clip_choice import COUNTS, EVENTS
 from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from .bundle import MediaEntry
-from .graphs import DecoderGraph, SoundGraphs, WeightFile, clip_graph, decoder_graph, embedding_graph, picture_graph
+from .export_towers import picture_tower
+from .graphs import (
+    DecoderGraph,
+    SoundGraphs,
+    WeightFile,
+    clip_graph,
+    decoder_graph,
+    embedding_graph,
+    picture_graph,
+    resize_graph,
+    tower_graph,
+)
 from .graphs.linear import LinearWriter
-from .media.open import CLIP, SOUND_ROLES, SOUNDS
+from .media.open import CLIP, RESIZE, SOUND_ROLES, SOUNDS
 from .quantization import Quantization
 from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
 
@@ -88,10 +99,12 @@ class MediaWriter:
         return ExportedParts(graphs, entries, source.adapter)
 
     def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
-        """What reads pictures."""
+        """What reads pictures: words that are seen in them, or the embeddings of a tower."""
         import onnx
 
-        connector = _of(PictureWords, source, "image")
+        connector = source.model.connector("image")
+        if not isinstance(connector, PictureWords):
+            return self._tower(connector, source, folder, weights)
         counting = _clip_heads(source) if "video" in source.limits else None
         onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / "image.onnx")
         details = "media/image.json"
@@ -102,6 +115,20 @@ class MediaWriter:
         return {"image": "image.onnx"}, MediaEntry(
             connector.placeholder, details, 2, most, dict(source.limits["image"])
         )
+
+    def _tower(self, connector: Connector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """A tower and its projector, and what resizes pictures for it."""
+        import onnx
+
+        tower, details = picture_tower(connector), "media/image.json"
+        steps, storage = tower.encoder.preprocess, self.quantization.media
+        reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage)
+        onnx.save(reads, folder / "image.onnx")
+        onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
+        _write_json(folder / details, {"mark": connector.mark, **tower.parts.details()})
+        limits = dict(source.limits["image"])
+        entry = MediaEntry(connector.placeholder, details, tower.parts.slots, tower.parts.most, limits)
+        return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What hears."""

@@ -4,7 +4,9 @@ from .builder import Graph
 from .clips import clip_graph
 from .decoder import DecoderGraph, decoder_graph, embedding_graph
 from .pictures import picture_graph
+from .resize import resize_graph
 from .sounds import SoundGraphs
+from .towers import tower_graph
 from .weights import WeightFile
 
 __all__ = [
@@ -16,4 +18,6 @@ __all__ = [
     "decoder_graph",
     "embedding_graph",
     "picture_graph",
+    "resize_graph",
+    "tower_graph",
 ]

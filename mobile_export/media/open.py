@@ -16,15 +16,17 @@ from ...fusion.connectors.clip_words import ClipWords
 from ...fusion.connectors.connector import Connector
 from ...fusion.connectors.transcript_words import TranscriptWords
 from .clips import ExportedClipReader
+from .parts import read_parts
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
 from .soft_words import SpelledWords
 from .sounds import ExportedTable, ExportedTranscriber, SoundSessions
+from .towers import ExportedTower
 
 if TYPE_CHECKING:
     from ..runtime import Bundle
 
-__all__ = ["CLIP", "SOUNDS", "SOUND_ROLES", "open_media"]
+__all__ = ["CLIP", "RESIZE", "SOUNDS", "SOUND_ROLES", "open_media"]
 
 #: Where a bundle has the tokenizer of what hears.
 SOUNDS = "audio"
@@ -32,6 +34,8 @@ SOUNDS = "audio"
 SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
 #: Role of the graph that says what happens between two frames of a clip.
 CLIP = "clip"
+#: Role of the graph that resizes pictures for a tower that reads them part by part.
+RESIZE = "image-resize"
 _MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
 
 
@@ -67,6 +71,20 @@ class _Opened:
         self._pictures: ExportedPictures | None = None
         self._sounds: TranscriptWords | None = None
 
+    @property
+    def has_tower(self) -> bool:
+        """Whether pictures are read part by part."""
+        return RESIZE in self._bundle.manifest.graphs
+
+    def tower(self) -> ExportedTower:
+        entry = self._media["image"]
+        details = read_json(self._bundle.path / entry.details)
+        mark = details.get("mark")
+        if not isinstance(mark, str):
+            raise CheckpointError("The bundle does not say what stands for a picture.", given=shortened(mark))
+        sessions = (self._bundle.session(role) for role in (RESIZE, "image"))
+        return ExportedTower(*sessions, read_parts(details, entry.placeholder), entry.placeholder, mark)
+
     def pictures(self) -> ExportedPictures:
         if self._pictures is None:
             words = _words(self._bundle, "image")
@@ -86,6 +104,11 @@ class _Opened:
         if given != expected:
             raise CheckpointError("The clips' words do not fit their graphs.", given=given, expected=expected)
         return ClipWords(reader, words, self.sounds, placeholder=self._media["video"].placeholder)
+
+
+def _pictures(opened: _Opened) -> Connector:
+    """What reads pictures: a tower, or what sees words in them."""
+    return opened.tower() if opened.has_tower else opened.pictures()
 
 
 def _sounds(bundle: Bundle) -> TranscriptWords:
@@ -128,7 +151,7 @@ def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
 
 
 _OPENERS: dict[Modality, Callable[[_Opened], Connector]] = {
-    "image": _Opened.pictures,
+    "image": _pictures,
     "audio": _Opened.sounds,
     "video": _Opened.clips,
 }

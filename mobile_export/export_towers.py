@@ -1,0 +1,87 @@
+"""Which multimodal checkpoints are exported with their media, and what is exported of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..encoders.errors import UnsupportedInputError
+from ..encoders.image import VisionEncoder
+from ..encoders.media import Modality
+from ..fusion.connectors import Connector
+from ..fusion.multimodal import MultimodalFamily
+from ..fusion.multimodal.idefics3 import Idefics3Images
+from ..fusion.multimodal.llava import LlavaImages
+from .media.parts import PictureParts, TiledPicture, WholePicture
+
+__all__ = ["PictureTower", "picture_tower", "reasons_against"]
+
+_CLIPS = "clips are exported of nano alone"
+_HEARING = "encoders of sounds are exported of nano alone"
+# Of each family's modalities, why one is not exported; those that are not named are.
+_REASONS: dict[str, dict[Modality, str]] = {
+    "gemma3": {"image": "the decoder's graph has no mask in which the places of a picture see each other both ways"},
+    "idefics3": {},
+    "llava": {},
+    "llava_next": {"image": "its tiles are put together row by row, which no graph does yet"},
+    "qwen2_audio": {"audio": _HEARING},
+    "qwen2_vl": {
+        "image": "the decoder's graph has no positions of three axes",
+        "video": "the decoder's graph has no positions of three axes",
+    },
+    "smolvlm": {"video": _CLIPS},
+    "ultravox": {"audio": _HEARING},
+    "voxtral": {"audio": _HEARING},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTower:
+    """What reads the parts of pictures.
+
+    Attributes:
+        modules: the tower and its projector: pixels [B, 3, h, w] → embeddings [B, L, D].
+        encoder: gives the steps from raw pixels to its input.
+        parts: how pictures are cut.
+        size: h and w of a part.
+    """
+
+    modules: nn.Module
+    encoder: VisionEncoder
+    parts: PictureParts
+    size: tuple[int, int]
+
+
+def reasons_against(family: MultimodalFamily) -> dict[Modality, str]:
+    """What of a family's modalities is not exported, and why."""
+    known = _REASONS.get(family.name)
+    if known is None:
+        return dict.fromkeys(family.modalities, "nobody wrote it yet")
+    return known
+
+
+def picture_tower(connector: Connector) -> PictureTower:
+    """What a connector reads pictures with.
+
+    Raises:
+        UnsupportedInputError: it is exported for no such connector, or for none whose tower reads parts of any size.
+    """
+    if isinstance(connector, LlavaImages):
+        steps = connector.encoder.preprocess.config
+        slots = connector.slots(*(steps.fixed_size or (0, 0)))
+        parts: PictureParts = WholePicture(steps, slots, connector.placeholder)
+        modules, encoder = connector.modules, connector.encoder
+    elif isinstance(connector, Idefics3Images):
+        parts = TiledPicture(connector.reader.shown)
+        modules, encoder = connector.reader.modules, connector.reader.encoder
+    else:
+        raise UnsupportedInputError("What reads pictures is not exported.", given=type(connector).__name__)
+    if parts.size is None:
+        raise UnsupportedInputError(
+            "A tower that reads pictures in their own shape is not exported.",
+            given="a processor that crops to no size",
+            expected="crop_size, or a height and a width",
+            hint="export the decoder alone: modalities text",
+        )
+    return PictureTower(modules, encoder, parts, parts.size)

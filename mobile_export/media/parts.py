@@ -1,0 +1,206 @@
+"""How a picture becomes the parts that a tower's graph reads: as the torch engine cuts it, in numpy.
+
+Legend: H and W height and width of the raw picture, h and w of a part, L embeddings of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...encoders.errors import CheckpointError
+from ...encoders.image.config import PreprocessConfig, check_pixels
+from ...encoders.storage import shortened
+from ...fusion.multimodal.splitting import Splitting, TileLayout
+
+__all__ = ["PictureParts", "Pixels", "TiledPicture", "WholePicture", "read_parts"]
+
+#: uint8 [3, H, W].
+Pixels: TypeAlias = NDArray[np.uint8]
+#: A picture, its new height and width → the resized one.
+Resize: TypeAlias = Callable[[Pixels, int, int], Pixels]
+
+_MOST = 1 << 14  # of every size and count
+_STEPS = ("square", "height", "width", "shortest_edge", "crop")  # those that are not in the graph
+_SEVERAL = {"square": 3, "crop": 2, "exact": 2}  # numbers of fields that have more than one
+
+
+class PictureParts(Protocol):
+    """A family's way with pictures."""
+
+    @property
+    def slots(self) -> int:
+        """L."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """h and w; None if they depend on the picture."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Embeddings of the picture that has most of them."""
+        ...
+
+    def layout(self, height: int, width: int) -> str:
+        """What stands in the prompt for a picture of this size."""
+        ...
+
+    def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
+        """The parts, uint8 [3, h, w] each, in the order of their places."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """What `read_parts` makes this of again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholePicture:
+    """A picture as one part: made square, resized and cropped as its configuration says (LLaVA 1.5).
+
+    Attributes:
+        steps: what is done.
+        slots: L.
+        placeholder: the control token's text that holds a place.
+    """
+
+    steps: PreprocessConfig
+    slots: int
+    placeholder: str
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """h and w; None if they depend on the picture."""
+        return self.steps.fixed_size
+
+    @property
+    def most(self) -> int:
+        """Every picture has as many."""
+        return self.slots
+
+    def layout(self, height: int, width: int) -> str:
+        """The same for pictures of all sizes."""
+        return self.placeholder * self.slots
+
+    def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
+        """One."""
+        height, width = before = image.shape[1:]
+        if self.steps.square is not None:
+            height = width = max(before)
+            check_pixels(before, (height, width))
+            image = _squared(image, self.steps.square)
+        after = self.steps.resized(height, width)
+        check_pixels(before, after)
+        image = resize(image, *after)
+        return [image if self.steps.crop is None else _cropped(image, *self.steps.crop)]
+
+    def details(self) -> dict[str, Any]:
+        """What `read_parts` makes this of again."""
+        steps = {name: getattr(self.steps, name) for name in _STEPS}
+        return {"parts": "whole", "slots": self.slots, "steps": steps}
+
+
+@dataclass(frozen=True, slots=True)
+class TiledPicture:
+    """A picture in tiles, and as a whole (Idefics3, SmolVLM).
+
+    Attributes:
+        shown: how it is cut and shown.
+    """
+
+    shown: TileLayout
+
+    @property
+    def slots(self) -> int:
+        """L."""
+        return self.shown.slots
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """h and w."""
+        return (self.shown.splitting.tile,) * 2
+
+    @property
+    def most(self) -> int:
+        """Embeddings of the picture that has most of them."""
+        splitting = self.shown.splitting
+        longest = max(splitting.exact or (splitting.longest or _MOST,))
+        return self.slots * (1 + (-(-longest // splitting.tile)) ** 2 * splitting.cuts)
+
+    def layout(self, height: int, width: int) -> str:
+        """Tiles with their rows and columns, then the whole."""
+        return self.shown.picture(height, width)
+
+    def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
+        """Tiles row by row, then the whole."""
+        return self.shown.splitting.parts(image, resize)
+
+    def details(self) -> dict[str, Any]:
+        """What `read_parts` makes this of again."""
+        return {"parts": "tiles", "slots": self.slots, "splitting": asdict(self.shown.splitting)}
+
+
+def read_parts(raw: Mapping[str, Any], placeholder: str) -> PictureParts:
+    """How a bundle's pictures are cut.
+
+    Args:
+        raw: what a bundle's file says: `PictureParts.details`.
+        placeholder: the control token's text that holds a place.
+
+    Raises:
+        CheckpointError: it does not say it.
+    """
+    slots, kind = raw.get("slots"), raw.get("parts")
+    fields = raw.get({"whole": "steps", "tiles": "splitting"}.get(kind, "")) if isinstance(kind, str) else None
+    try:
+        if _is_size(slots) and isinstance(fields, Mapping) and all(_is_plain(*field) for field in fields.items()):
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            if kind == "whole":
+                return WholePicture(PreprocessConfig(**given), slots, placeholder)  # type: ignore[arg-type]
+            return TiledPicture(TileLayout(_splitting(**given), slots, placeholder))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:  # fields that there are not, or of another length
+        raise CheckpointError("The bundle does not say how pictures are cut.", given=str(error)) from error
+    raise CheckpointError("The bundle does not say how pictures are cut.", given=shortened(dict(raw)))
+
+
+def _splitting(tile: int, longest: int | None, exact: tuple[int, int] | None, cuts: bool) -> Splitting:
+    height, width = (1, 1) if exact is None else exact
+    if not all(map(_is_size, (tile, 1 if longest is None else longest, height, width))) or not isinstance(cuts, bool):
+        raise ValueError(f"tiles of {shortened(tile)} pixels")
+    return Splitting(tile, longest, exact, cuts)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value <= _MOST
+
+
+def _is_plain(name: str, value: object) -> bool:
+    """Whether it is a whole number, as many as the field has, or none."""
+    if isinstance(value, list):
+        return len(value) == _SEVERAL.get(name) and all(type(one) is int for one in value)
+    return value is None or (isinstance(value, int) and name not in _SEVERAL)
+
+
+def _squared(image: Pixels, colour: tuple[int, int, int]) -> Pixels:
+    """An image in the middle of a square of its longer edge."""
+    height, width = image.shape[1:]
+    side = max(height, width)
+    canvas = np.empty((3, side, side), np.uint8)
+    canvas[:] = np.array(colour, np.uint8)[:, None, None]
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def _cropped(image: Pixels, height: int, width: int) -> Pixels:
+    """The middle of an image; where it is smaller, black around it, the odd one below and right."""
+    missing = [max(0, side - there) for side, there in zip((height, width), image.shape[1:], strict=True)]
+    image = np.pad(image, ((0, 0), *((spare // 2, spare - spare // 2) for spare in missing)))
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]

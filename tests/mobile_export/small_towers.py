@@ -1,0 +1,79 @@
+"""Small random checkpoints of `transformers` that read pictures with a vision tower; all sizes differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import AddedToken
+
+from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
+
+__all__ = ["small_idefics3", "small_llava"]
+
+_CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
+_LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
+    "clip": ("Llama", "CLIP", ("CLIP", _CLIP), {}),
+    "padded": ("Llama", "CLIP", ("Llava", _CLIP | {"do_pad": True, "resample": 2}), {"vision_feature_layer": [-1, 1]}),
+    "siglip": (
+        "Qwen2",
+        "Siglip",
+        ("Siglip", {"size": {"height": 40, "width": 30}}),
+        {"vision_feature_select_strategy": "full", "multimodal_projector_bias": False},
+    ),
+}
+_TILES = [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
+_NAMES = ["<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *_TILES]
+_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}: {% for line in message['content'] %}"
+    "{% if line['type'] == 'text' %}{{line['text']}}{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+
+def small_llava(folder: Path, case: str) -> Path:
+    """LLaVA 1.5: a CLIP that crops, one whose pictures are made square first, or a SigLIP of another shape."""
+    decoder, vision, (processing, steps), fields = _LLAVA[case]
+    words = tokenizer(AddedToken("<image>", special=True, normalized=False))
+    config = transformers.LlavaConfig(
+        vision_config=getattr(transformers, f"{vision}VisionConfig")(**TOWER),
+        text_config=getattr(transformers, f"{decoder}Config")(**TEXT),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        **fields,
+    )
+    images = getattr(transformers, f"{processing}ImageProcessor")(**steps)
+    extra = {"num_additional_image_tokens": int(vision == "CLIP"), "chat_template": words.chat_template}
+    strategy = config.vision_feature_select_strategy
+    processor = transformers.LlavaProcessor(
+        images, words, patch_size=5, vision_feature_select_strategy=strategy, **extra
+    )
+    return _saved(folder, transformers.LlavaForConditionalGeneration(config), processor)
+
+
+def small_idefics3(folder: Path, *, longest: int = 90, factor: int = 3, cuts: bool = True) -> Path:
+    """Idefics3 with tiles of 30 pixels, pictures of `longest` along their longer side."""
+    words = tokenizer(*(AddedToken(name, special=True, normalized=False) for name in _NAMES), template=_TEMPLATE)
+    config = transformers.Idefics3Config(
+        vision_config=TOWER | {"image_size": 30},
+        text_config=transformers.LlamaConfig(**TEXT),
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+        scale_factor=factor,
+    )
+    images = transformers.Idefics3ImageProcessor(
+        size={"longest_edge": longest}, max_image_size={"longest_edge": 30}, do_image_splitting=cuts
+    )
+    slots = (6 // factor) ** 2
+    processor = transformers.Idefics3Processor(images, words, image_seq_len=slots, chat_template=_TEMPLATE)
+    return _saved(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
+
+
+def _saved(folder: Path, model: Any, processor: Any) -> Path:
+    model = model.eval().requires_grad_(False)
+    torch.manual_seed(11)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
