@@ -209,7 +209,7 @@ def _whole(
 
     family, reasons = checkpoint.media.family, reasons_against(checkpoint.media.family)
     _refuse_unknown(modalities, family.modalities)
-    wanted = [kind for kind in family.modalities if modalities is None or kind in modalities]
+    wanted: list[Modality] = [kind for kind in family.modalities if modalities is None or kind in modalities]
     for kind in wanted:
         if kind in reasons and modalities is None:
             tell(f"{kind} is not exported of {family.name}: {reasons[kind]}")

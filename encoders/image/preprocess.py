@@ -57,7 +57,8 @@ class Preprocess(nn.Module):
         """
         image = pixels.permute(2, 0, 1)
         if self.config.square is not None:
-            check_pixels((pixels.shape[0], pixels.shape[1]), (max(pixels.shape[:2]),) * 2)
+            side = max(pixels.shape[:2])
+            check_pixels((pixels.shape[0], pixels.shape[1]), (side, side))
             image = squared(image, self.config.square)
         height, width = self.config.resized(image.shape[1], image.shape[2], least=_least)
         crop = self.config.crop

@@ -1,8 +1,8 @@
 """A torch module as a part of a graph, operator by operator: what it computes is said once, in torch.
 
-`torch.export` traces the module. What depends on no input is computed here and kept as a constant, or by the graph where
-it is large and its operator is known; of the rest, each operator becomes the one of ONNX with the same meaning, or a few.
-Sizes may be symbols where only products, ranges and arithmetic see them; elsewhere they are fixed.
+`torch.export` traces the module. What depends on no input is computed here and kept as a constant; if it is large, the
+graph computes it, where its operator is known. Of the rest, each operator becomes the one of ONNX with the same
+meaning, or a few. Sizes may be symbols where only products, ranges and arithmetic see them; elsewhere they are fixed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class _Writer:
     """Goes over a traced program. Every node is known here, or the name of a value in the graph."""
 
     def __init__(self, graph: Graph, name: str, storage: Storage, linears: LinearWriter | None) -> None:
-        self.graph, self._name, self._storage, self._linears = graph, name, storage, linears
+        self.graph, self._name, self._linears = graph, name, linears
+        self._storage: Storage = storage
         self._known: dict[Any, Any] = {}
         self._values: dict[Any, Any] = {}
         self._weights: dict[Any, str] = {}
@@ -417,9 +418,7 @@ def _linear(writer: _Writer, node: Any) -> str:
 def _layer_norm(writer: _Writer, node: Any) -> str:
     x, sizes, weight, bias, epsilon = node.args[:5]
     assert len(sizes) == 1, "over the last axis"
-    return writer.graph.op(
-        "LayerNormalization", *map(writer.value, (x, weight, bias)), axis=-1, epsilon=float(epsilon)
-    )
+    return writer.graph.op("LayerNormalization", *map(writer.value, (x, weight, bias)), axis=-1, epsilon=float(epsilon))
 
 
 def _attended(writer: _Writer, node: Any) -> str:

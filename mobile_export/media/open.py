@@ -82,8 +82,8 @@ class _Opened:
         mark = details.get("mark")
         if not isinstance(mark, str):
             raise CheckpointError("The bundle does not say what stands for a picture.", given=shortened(mark))
-        sessions = (self._bundle.session(role) for role in (RESIZE, "image"))
-        return ExportedTower(*sessions, read_parts(details, entry.placeholder), entry.placeholder, mark)
+        resizing, reading = (self._bundle.session(role) for role in (RESIZE, "image"))
+        return ExportedTower(resizing, reading, read_parts(details, entry.placeholder), entry.placeholder, mark)
 
     def pictures(self) -> ExportedPictures:
         if self._pictures is None:

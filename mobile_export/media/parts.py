@@ -124,7 +124,7 @@ class TiledPicture:
     @property
     def size(self) -> tuple[int, int] | None:
         """h and w."""
-        return (self.shown.splitting.tile,) * 2
+        return self.shown.splitting.tile, self.shown.splitting.tile
 
     @property
     def most(self) -> int:

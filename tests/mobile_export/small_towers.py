@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
 
-__all__ = ["small_idefics3", "small_llava"]
+__all__ = ["small_gemma3", "small_idefics3", "small_llava"]
 
 _CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 _LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
@@ -67,6 +67,26 @@ def small_idefics3(folder: Path, *, longest: int = 90, factor: int = 3, cuts: bo
     slots = (6 // factor) ** 2
     processor = transformers.Idefics3Processor(images, words, image_seq_len=slots, chat_template=_TEMPLATE)
     return _saved(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
+
+
+def small_gemma3(folder: Path) -> Path:
+    """Gemma 3, whose decoder reads the places of a picture both ways."""
+    roles = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"}
+    named = [AddedToken(name, special=True, normalized=False) for name in roles.values()]
+    template = _TEMPLATE.replace("<image>", "<start_of_image>")
+    words = tokenizer(*named, AddedToken("<|im_start|>", special=True), template=template, roles=roles)
+    numbers = {f"{name}_index": words.convert_tokens_to_ids(token) for name, token in roles.items()}
+    config = transformers.Gemma3Config(
+        vision_config=transformers.SiglipVisionConfig(**TOWER),
+        text_config=transformers.Gemma3TextConfig(**TEXT, layer_types=["full_attention"] * 3),
+        image_token_index=numbers["image_token_index"],
+        boi_token_index=numbers["boi_token_index"],
+        eoi_token_index=numbers["eoi_token_index"],
+        mm_tokens_per_image=9,
+    )
+    images = transformers.Gemma3ImageProcessor(size={"height": 35, "width": 35})
+    processor = transformers.Gemma3Processor(images, words, template, image_seq_length=9)
+    return _saved(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
 
 
 def _saved(folder: Path, model: Any, processor: Any) -> Path:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as PILImage
 from sensorium import sdk
+from sensorium.mobile_export.bundle import file_entries, read_manifest, write_manifest
 from skimage import data
 
-from .small_towers import small_idefics3, small_llava
+from .small_towers import small_gemma3, small_idefics3, small_llava
 
 Pair: TypeAlias = tuple[sdk.Model, sdk.Model, Path]
 CASES: dict[str, Callable[[Path], Path]] = {
@@ -53,3 +61,111 @@ def test_pictures_are_read_as_with_torch(pair: Pair) -> None:
     first, second, *_ = map(sdk.Image, photos())
     assert_same(*pair[:2], "One", first, "and", second, "What is in them?")
     assert_same(*pair[:2], "What is a cat?")
+
+
+def test_a_bundle_proves_itself_and_says_what_it_reads(pair: Pair) -> None:
+    found = sdk.verify(pair[2])
+    assert found.passed and found.goldens[-1].name == "image: What is in this picture?"
+    assert all(golden.same_tokens == golden.tokens for golden in found.goldens)
+    entry, graphs = found.manifest.media["image"], found.manifest.interfaces
+    assert found.manifest.modalities == pair[1].modalities == ("text", "image")
+    assert graphs["image-resize"]["inputs"] == {"pixels": "uint8 [height, width, 3]", "size": "int64 [2]"}
+    assert graphs["image"]["outputs"] == {"embeddings": f"float32 [{entry.least}, 30]"}
+    slots = [pair[0].encode(sdk.Image(photo)).items[0].slots for photo in photos()]
+    assert entry.placeholder == "<image>" and entry.least <= min(slots) and max(slots) <= entry.most
+
+
+def test_elongated_pictures_are_refused_as_with_torch(tmp_path: Path) -> None:
+    checkpoint = small_llava(tmp_path / "checkpoint", "clip")
+    sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False)
+    line = sdk.Image(np.zeros((1, 60_000, 3), np.uint8))
+    for model in (sdk.load(checkpoint), sdk.load(tmp_path / "out")):
+        with pytest.raises(sdk.InvalidInputError, match="1 x 60000 pixels, which would become 35 x 2100000"):
+            model.ask("What is this?", line)
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4", "int4-fp32", "fp16"])
+def test_towers_follow_the_plan_of_fewer_bits(quant: str, tmp_path: Path) -> None:
+    checkpoint = small_idefics3(tmp_path / "checkpoint")
+    sdk.export(checkpoint, tmp_path / "out", quant=quant, figures=False)
+    assert sdk.verify(tmp_path / "out").passed
+    theirs, ours = sdk.load(checkpoint, dtype="float32", device="cpu"), sdk.load(tmp_path / "out")
+    picture = sdk.Image(photos()[0])
+    assert len(ours.ask("What is this?", picture, max_new_tokens=5).tokens) == 5
+    want, got = (model.engine.media.connector("image").embed(picture.data) for model in (theirs, ours))  # type: ignore[attr-defined]
+    bound = {"int8": 0.1, "int4": 0.7, "int4-fp32": 0.01, "fp16": 0.01}[quant]
+    assert 1e-6 < np.abs(got - want.numpy()).max() / want.abs().max() < bound
+    kinds = [node.op_type for node in onnx.load(tmp_path / "out" / "image.onnx", load_external_data=False).graph.node]
+    # Six linear layers in each of four blocks, and the projector.
+    assert kinds.count("MatMulNBits") == (25 if quant in ("int8", "int4") else 0)
+
+
+@pytest.mark.parametrize("pair", ["llava-clip", "idefics3"], indirect=True)
+def test_pictures_are_read_without_torch(pair: Pair, tmp_path: Path) -> None:
+    PILImage.fromarray(photos()[0]).save(tmp_path / "photo.png")
+    program = f"""
+import sys
+from sensorium import sdk
+model = sdk.load({str(pair[2])!r})
+tokens = model.ask("What is this?", sdk.Image({str(tmp_path / "photo.png")!r}), max_new_tokens=9).tokens
+assert sdk.verify({str(pair[2])!r}).passed
+print(list(tokens), [name for name in ("torch", "transformers", "onnx") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    expected = pair[0].ask("What is this?", sdk.Image(photos()[0]), max_new_tokens=9).tokens
+    assert found.stdout.strip() == f"{list(expected)} []"
+
+
+@pytest.mark.parametrize("pair", ["llava-clip", "idefics3"], indirect=True)
+def test_damaged_descriptions_are_refused(pair: Pair, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pair[2], tmp_path / "copy"))
+    path, manifest = copy / "media" / "image.json", read_manifest(copy)
+    good = json.loads(path.read_text())
+    geometry = "steps" if "steps" in good else "splitting"
+    changes = [{"mark": 3}, {"slots": 0}, {"slots": good["slots"] + 1}, {"parts": ["whole"]}, {geometry: None}]
+    changes += [{geometry: good[geometry] | more} for more in ({"crop": [7, True]}, {"tile": -3}, {"smell": 3})]
+    for change in changes:
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(sdk.IntegrityError):
+            sdk.load(copy)
+        write_manifest(copy, replace(manifest, files=file_entries(copy)))
+        with pytest.raises(sdk.CheckpointError):
+            sdk.load(copy).encode("?", sdk.Image(photos()[0]))
+        write_manifest(copy, manifest)
+
+
+def test_a_context_too_short_for_a_picture_is_refused(tmp_path: Path) -> None:
+    checkpoint = small_llava(tmp_path / "checkpoint", "clip")
+    with pytest.raises(sdk.InvalidInputError, match="question about a picture"):
+        sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, context_length=60)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_processor_that_keeps_shapes_leaves_the_decoder(tmp_path: Path) -> None:
+    checkpoint = small_llava(tmp_path / "checkpoint", "clip")
+    raw = json.loads((checkpoint / "processor_config.json").read_text())
+    raw["image_processor"] |= {"do_center_crop": False}
+    (checkpoint / "processor_config.json").write_text(json.dumps(raw))
+    with pytest.raises(sdk.UnsupportedInputError, match="crops to no size"):
+        sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, modalities=["image"])
+    told: list[str] = []
+    sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, tell=told.append)
+    assert sdk.load(tmp_path / "out").modalities == ("text",)
+    assert any("image is not exported of this llava" in step for step in told)
+
+
+def test_families_without_a_graph_leave_the_decoder_and_say_why(tmp_path: Path) -> None:
+    checkpoint = small_gemma3(tmp_path / "checkpoint")
+    for modalities, reason in (
+        (["text", "image"], "gemma3, the decoder's graph has no mask"),
+        (["audio"], "text, image"),
+    ):
+        with pytest.raises(sdk.OptionError, match=reason):
+            sdk.export(checkpoint, tmp_path / "out", figures=False, modalities=modalities)
+    told: list[str] = []
+    sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, tell=told.append)
+    assert sdk.load(tmp_path / "out").modalities == ("text",)
+    assert [step for step in told if "gemma3" in step] == [
+        "image is not exported of gemma3: the decoder's graph has no mask in which the places of a picture see each "
+        "other both ways"
+    ]
