@@ -122,7 +122,7 @@ class MediaWriter:
 
         tower, details = picture_tower(connector), "media/image.json"
         steps, storage = tower.encoder.preprocess, self.quantization.media
-        reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage)
+        reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage, tower.newline)
         onnx.save(reads, folder / "image.onnx")
         onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
         _write_json(folder / details, {"mark": connector.mark, **tower.parts.details()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoders.errors import UnsupportedInputError
 from ..encoders.image import VisionEncoder
@@ -13,7 +13,8 @@ from ..fusion.connectors import Connector
 from ..fusion.multimodal import MultimodalFamily
 from ..fusion.multimodal.idefics3 import Idefics3Images
 from ..fusion.multimodal.llava import LlavaImages
-from .media.parts import PictureParts, TiledPicture, WholePicture
+from ..fusion.multimodal.llava_next import LlavaNextImages
+from .media.parts import JoinedPicture, PictureParts, TiledPicture, WholePicture
 
 __all__ = ["PictureTower", "picture_tower", "reasons_against"]
 
@@ -24,7 +25,7 @@ _REASONS: dict[str, dict[Modality, str]] = {
     "gemma3": {"image": "the decoder's graph has no mask in which the places of a picture see each other both ways"},
     "idefics3": {},
     "llava": {},
-    "llava_next": {"image": "its tiles are put together row by row, which no graph does yet"},
+    "llava_next": {},
     "qwen2_audio": {"audio": _HEARING},
     "qwen2_vl": {
         "image": "the decoder's graph has no positions of three axes",
@@ -45,12 +46,14 @@ class PictureTower:
         encoder: gives the steps from raw pixels to its input.
         parts: how pictures are cut.
         size: h and w of a part.
+        newline: embedding [D] that ends a row of parts, or None.
     """
 
     modules: nn.Module
     encoder: VisionEncoder
     parts: PictureParts
     size: tuple[int, int]
+    newline: Tensor | None = None
 
 
 def reasons_against(family: MultimodalFamily) -> dict[Modality, str]:
@@ -67,11 +70,16 @@ def picture_tower(connector: Connector) -> PictureTower:
     Raises:
         UnsupportedInputError: it is exported for no such connector, or for none whose tower reads parts of any size.
     """
+    newline = None
     if isinstance(connector, LlavaImages):
         steps = connector.encoder.preprocess.config
         slots = connector.slots(*(steps.fixed_size or (0, 0)))
         parts: PictureParts = WholePicture(steps, slots, connector.placeholder)
         modules, encoder = connector.modules, connector.encoder
+    elif isinstance(connector, LlavaNextImages):
+        modules, encoder, newline = connector.modules, connector.encoder, connector.modules.image_newline
+        part = WholePicture(encoder.preprocess.config, connector.anyres.side**2, connector.placeholder)
+        parts = JoinedPicture(part, connector.anyres)
     elif isinstance(connector, Idefics3Images):
         parts = TiledPicture(connector.reader.shown)
         modules, encoder = connector.reader.modules, connector.reader.encoder
@@ -84,4 +92,4 @@ def picture_tower(connector: Connector) -> PictureTower:
             expected="crop_size, or a height and a width",
             hint="export the decoder alone: modalities text",
         )
-    return PictureTower(modules, encoder, parts, parts.size)
+    return PictureTower(modules, encoder, parts, parts.size, newline)

@@ -1,6 +1,6 @@
 """What a vision tower and its projector make of a part of a picture, as a graph that is traced from both.
 
-    pixels uint8 [h, w, 3] -> embeddings [L, D]
+    pixels uint8 [h, w, 3] -> embeddings [L, D], and newline [D] where one ends the rows of a picture's parts
 
 Legend: h and w height and width in pixels, L embeddings, D the decoder's hidden size.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...encoders.image import Preprocess
 from ..quantization.plan import Storage
 from .builder import Graph
-from .linear import LinearWriter
+from .linear import LinearWriter, float_array
 from .traced import Argument, write_traced
 from .weights import WeightFile
 
@@ -30,6 +30,7 @@ def tower_graph(
     weights: WeightFile,
     linears: LinearWriter,
     storage: Storage,
+    newline: Tensor | None = None,
 ) -> Any:
     """The graph of a tower and its projector.
 
@@ -39,6 +40,7 @@ def tower_graph(
         size: h and w.
         weights: where their weights go.
         linears, storage: write their linear layers; convolutions and tables of positions are floats.
+        newline: what ends a row of parts, or None.
 
     Raises:
         UnsupportedInputError: an operator that is not written; names it.
@@ -51,6 +53,9 @@ def tower_graph(
     argument = Argument(graph.input("pixels", np.uint8, (*size, 3)), pixels)
     found = write_traced(graph, reader, "tower", (argument,), storage, linears)
     graph.output(found, "embeddings", np.float32, tuple(shape))
+    if newline is not None:
+        stored = graph.weight("tower.newline", float_array(newline, "float32"))
+        graph.output(stored, "newline", np.float32, tuple(newline.shape))
     return graph.model()
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ...encoders.errors import CheckpointError
 from ...encoders.image.config import PreprocessConfig, check_pixels
 from ...encoders.storage import shortened
+from ...fusion.multimodal.anyres import Anyres, read_resolutions
 from ...fusion.multimodal.splitting import Splitting, TileLayout
 
-__all__ = ["PictureParts", "Pixels", "TiledPicture", "WholePicture", "read_parts"]
+__all__ = ["JoinedPicture", "PictureParts", "Pixels", "TiledPicture", "WholePicture", "read_parts"]
 
 #: uint8 [3, H, W].
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -26,7 +27,7 @@ Resize: TypeAlias = Callable[[Pixels, int, int], Pixels]
 
 _MOST = 1 << 14  # of every size and count
 _STEPS = ("square", "height", "width", "shortest_edge", "crop")  # those that are not in the graph
-_SEVERAL = {"square": 3, "crop": 2, "exact": 2}  # numbers of fields that have more than one
+_SEVERAL = {"square": 3, "crop": 2, "exact": 2, "whole": 2}  # numbers of fields that have more than one
 
 
 class PictureParts(Protocol):
@@ -47,12 +48,21 @@ class PictureParts(Protocol):
         """Embeddings of the picture that has most of them."""
         ...
 
+    @property
+    def ends_rows(self) -> bool:
+        """Whether the tower's graph gives a newline, too, which `order` places."""
+        ...
+
     def layout(self, height: int, width: int) -> str:
         """What stands in the prompt for a picture of this size."""
         ...
 
     def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
         """The parts, uint8 [3, h, w] each, in the order of their places."""
+        ...
+
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """Which of the parts' embeddings stands at each place of a picture of this size; None for all as they come."""
         ...
 
     def details(self) -> dict[str, Any]:
@@ -84,6 +94,11 @@ class WholePicture:
         """Every picture has as many."""
         return self.slots
 
+    @property
+    def ends_rows(self) -> bool:
+        """No newlines."""
+        return False
+
     def layout(self, height: int, width: int) -> str:
         """The same for pictures of all sizes."""
         return self.placeholder * self.slots
@@ -99,6 +114,10 @@ class WholePicture:
         check_pixels(before, after)
         image = resize(image, *after)
         return [image if self.steps.crop is None else _cropped(image, *self.steps.crop)]
+
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """As they come."""
+        return None
 
     def details(self) -> dict[str, Any]:
         """What `read_parts` makes this of again."""
@@ -133,6 +152,11 @@ class TiledPicture:
         longest = max(splitting.exact or (splitting.longest or _MOST,))
         return self.slots * (1 + (-(-longest // splitting.tile)) ** 2 * splitting.cuts)
 
+    @property
+    def ends_rows(self) -> bool:
+        """No newlines."""
+        return False
+
     def layout(self, height: int, width: int) -> str:
         """Tiles with their rows and columns, then the whole."""
         return self.shown.picture(height, width)
@@ -141,9 +165,64 @@ class TiledPicture:
         """Tiles row by row, then the whole."""
         return self.shown.splitting.parts(image, resize)
 
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """As they come."""
+        return None
+
     def details(self) -> dict[str, Any]:
         """What `read_parts` makes this of again."""
         return {"parts": "tiles", "slots": self.slots, "splitting": asdict(self.shown.splitting)}
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedPicture:
+    """A picture as a whole and in tiles whose embeddings are put side by side again (LLaVA-NeXT).
+
+    Attributes:
+        part: what is done with each part.
+        anyres: how pictures are cut and put together.
+    """
+
+    part: WholePicture
+    anyres: Anyres
+
+    @property
+    def slots(self) -> int:
+        """L."""
+        return self.part.slots
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """h and w; None if they depend on the picture."""
+        return self.part.size
+
+    @property
+    def most(self) -> int:
+        """Embeddings of the picture that has most of them."""
+        sides = [[size // self.anyres.tile * self.anyres.side for size in pair] for pair in self.anyres.resolutions]
+        return self.slots + max(rows * (columns + 1) for rows, columns in sides)
+
+    @property
+    def ends_rows(self) -> bool:
+        """A newline ends each row of tiles."""
+        return True
+
+    def layout(self, height: int, width: int) -> str:
+        """As many placeholders as there are embeddings and newlines."""
+        return self.part.placeholder * (self.slots + self.anyres.count(height, width))
+
+    def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
+        """The whole, then tiles row by row."""
+        cut = self.anyres.parts(image, resize)
+        return [part for one in cut for part in self.part.parts(one, resize)]
+
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """The whole's embeddings, then those of the tiles without their border."""
+        return self.anyres.order(height, width)
+
+    def details(self) -> dict[str, Any]:
+        """What `read_parts` makes this of again."""
+        return {**self.part.details(), "parts": "joined", "anyres": asdict(self.anyres)}
 
 
 def read_parts(raw: Mapping[str, Any], placeholder: str) -> PictureParts:
@@ -156,35 +235,67 @@ def read_parts(raw: Mapping[str, Any], placeholder: str) -> PictureParts:
     Raises:
         CheckpointError: it does not say it.
     """
-    slots, kind = raw.get("slots"), raw.get("parts")
-    fields = raw.get({"whole": "steps", "tiles": "splitting"}.get(kind, "")) if isinstance(kind, str) else None
+    kind, slots = raw.get("parts"), raw.get("slots")
+    if not _is_size(slots) or not isinstance(kind, str) or kind not in _READERS:
+        raise CheckpointError("The bundle does not say how pictures are cut.", given=shortened(dict(raw)))
     try:
-        if _is_size(slots) and isinstance(fields, Mapping) and all(_is_plain(*field) for field in fields.items()):
-            given = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            if kind == "whole":
-                return WholePicture(PreprocessConfig(**given), slots, placeholder)  # type: ignore[arg-type]
-            return TiledPicture(TileLayout(_splitting(**given), slots, placeholder))  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:  # fields that there are not, or of another length
-        raise CheckpointError("The bundle does not say how pictures are cut.", given=str(error)) from error
-    raise CheckpointError("The bundle does not say how pictures are cut.", given=shortened(dict(raw)))
+        return _READERS[kind](raw, slots, placeholder)  # type: ignore[arg-type]
+    except (TypeError, ValueError, KeyError) as error:  # fields that there are not, or of another kind
+        raise CheckpointError("The bundle does not say how pictures are cut.", given=repr(error)) from error
+
+
+def _whole(raw: Mapping[str, Any], slots: int, placeholder: str) -> WholePicture:
+    return WholePicture(PreprocessConfig(**_fields(raw["steps"])), slots, placeholder)
+
+
+def _tiled(raw: Mapping[str, Any], slots: int, placeholder: str) -> TiledPicture:
+    return TiledPicture(TileLayout(_splitting(**_fields(raw["splitting"])), slots, placeholder))
+
+
+def _joined(raw: Mapping[str, Any], slots: int, placeholder: str) -> JoinedPicture:
+    fields = dict(raw["anyres"])
+    resolutions = read_resolutions(fields.pop("resolutions"), _checked(fields["tile"]))
+    anyres = Anyres(resolutions, **_fields(fields))
+    if _checked(anyres.side) ** 2 != slots or not all(map(_is_size, anyres.whole)):
+        raise ValueError(f"tiles of {slots} embeddings")
+    return JoinedPicture(_whole(raw, slots, placeholder), anyres)
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any], int, str], PictureParts]] = {
+    "whole": _whole,
+    "tiles": _tiled,
+    "joined": _joined,
+}
+
+
+def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that are whole numbers, as many as each has, or none."""
+    for name, value in dict(given).items():
+        if isinstance(value, list):
+            right = len(value) == _SEVERAL.get(name) and all(type(one) is int for one in value)
+        else:
+            right = value is None or (isinstance(value, int) and name not in _SEVERAL)
+        if not right:
+            raise ValueError(f"{name} is {shortened(value)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def _splitting(tile: int, longest: int | None, exact: tuple[int, int] | None, cuts: bool) -> Splitting:
-    height, width = (1, 1) if exact is None else exact
-    if not all(map(_is_size, (tile, 1 if longest is None else longest, height, width))) or not isinstance(cuts, bool):
-        raise ValueError(f"tiles of {shortened(tile)} pixels")
+    for size in (tile, 1 if longest is None else longest, *(exact or ())):
+        _checked(size)
+    if not isinstance(cuts, bool):
+        raise ValueError(f"cuts is {shortened(cuts)}")
     return Splitting(tile, longest, exact, cuts)
+
+
+def _checked(value: Any) -> int:
+    if not _is_size(value):
+        raise ValueError(f"a size of {shortened(value)}")
+    return value
 
 
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value <= _MOST
-
-
-def _is_plain(name: str, value: object) -> bool:
-    """Whether it is a whole number, as many as the field has, or none."""
-    if isinstance(value, list):
-        return len(value) == _SEVERAL.get(name) and all(type(one) is int for one in value)
-    return value is None or (isinstance(value, int) and name not in _SEVERAL)
 
 
 def _squared(image: Pixels, colour: tuple[int, int, int]) -> Pixels:

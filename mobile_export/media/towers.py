@@ -5,7 +5,7 @@ Legend: H and W height and width of the raw picture, h and w of a part, L embedd
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,10 @@ class ExportedTower:
     def __init__(self, resizing: Any, reading: Any, parts: PictureParts, placeholder: str, mark: str) -> None:
         self._resizing, self._reading = resizing, reading
         self.parts, self._placeholder, self._mark = parts, placeholder, mark
-        given = _only(reading.get_inputs()).shape, _only(reading.get_outputs()).shape[:1]
-        expected = [*(parts.size or ()), 3], [parts.slots]
+        given = {value.name: value.shape for value in (*reading.get_inputs(), *reading.get_outputs())}
+        size = (given.get("embeddings") or [0])[-1]
+        expected = {"pixels": [*(parts.size or ()), 3], "embeddings": [parts.slots, size]}
+        expected |= {"newline": [size]} if parts.ends_rows else {}
         if given != expected:
             raise CheckpointError("The tower's graph does not fit its pictures.", given=given, expected=expected)
 
@@ -72,20 +74,19 @@ class ExportedTower:
         assert isinstance(media, ImageData), "the plan gives a picture to the pictures' connector"
         # One by one: a batch would gain nothing on a processor and need memory in proportion to the parts.
         parts = self.parts.parts(media.pixels.transpose(2, 0, 1), self._resized)
-        return np.concatenate([_run(self._reading, {"pixels": _last(part)}) for part in parts])
+        read = [_run(self._reading, {"pixels": _last(part)}) for part in parts]
+        order = self.parts.order(media.height, media.width)
+        embedded = [found[0] for found in read]
+        if order is None:
+            return np.concatenate(embedded)
+        newline = read[0][1]
+        return np.concatenate([*embedded, newline[None]])[order]
 
     def _resized(self, image: Pixels, height: int, width: int) -> Pixels:
         if image.shape[1:] == (height, width):
             return image
         size = np.array([height, width], np.int64)
-        return _run(self._resizing, {"pixels": _last(image), "size": size}).transpose(2, 0, 1)
-
-
-def _only(values: Sequence[Any]) -> Any:
-    """The only input or output of a graph."""
-    if len(values) != 1:
-        raise CheckpointError("The tower's graph has another shape.", given=f"{len(values)} values", expected="one")
-    return values[0]
+        return _run(self._resizing, {"pixels": _last(image), "size": size})[0].transpose(2, 0, 1)
 
 
 def _last(image: Pixels) -> Pixels:
@@ -93,8 +94,8 @@ def _last(image: Pixels) -> Pixels:
     return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
-def _run(session: Any, inputs: Mapping[str, NDArray]) -> Any:
+def _run(session: Any, inputs: Mapping[str, NDArray]) -> list[Any]:
     try:
-        return session.run(None, inputs)[0]
+        return session.run(None, inputs)
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
         raise EngineError("A graph that reads pictures failed.", given=str(error)[:300]) from error

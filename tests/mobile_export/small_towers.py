@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
 
-__all__ = ["small_gemma3", "small_idefics3", "small_llava"]
+__all__ = ["small_gemma3", "small_idefics3", "small_llava", "small_llava_next"]
 
 _CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 _LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
@@ -50,6 +50,29 @@ def small_llava(folder: Path, case: str) -> Path:
         images, words, patch_size=5, vision_feature_select_strategy=strategy, **extra
     )
     return _saved(folder, transformers.LlavaForConditionalGeneration(config), processor)
+
+
+def small_llava_next(folder: Path) -> Path:
+    """LLaVA-NeXT with tiles of 35 pixels, the whole of 39 before it is cropped."""
+    words = tokenizer(AddedToken("<image>", special=True, normalized=False))
+    config = transformers.LlavaNextConfig(
+        vision_config=transformers.CLIPVisionConfig(**TOWER),
+        text_config=transformers.MistralConfig(**TEXT),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=(grid := [[35, 70], [70, 35], [70, 70], [105, 35], [35, 105]]),
+    )
+    images = transformers.LlavaNextImageProcessor(
+        size={"shortest_edge": 39}, crop_size={"height": 35, "width": 35}, image_grid_pinpoints=grid
+    )
+    processor = transformers.LlavaNextProcessor(
+        images,
+        words,
+        patch_size=5,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,
+        chat_template=words.chat_template,
+    )
+    return _saved(folder, transformers.LlavaNextForConditionalGeneration(config), processor)
 
 
 def small_idefics3(folder: Path, *, longest: int = 90, factor: int = 3, cuts: bool = True) -> Path:

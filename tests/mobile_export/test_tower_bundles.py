@@ -20,13 +20,14 @@ from sensorium import sdk
 from sensorium.mobile_export.bundle import file_entries, read_manifest, write_manifest
 from skimage import data
 
-from .small_towers import small_gemma3, small_idefics3, small_llava
+from .small_towers import small_gemma3, small_idefics3, small_llava, small_llava_next
 
 Pair: TypeAlias = tuple[sdk.Model, sdk.Model, Path]
 CASES: dict[str, Callable[[Path], Path]] = {
     "llava-clip": lambda folder: small_llava(folder, "clip"),
     "llava-padded": lambda folder: small_llava(folder, "padded"),
     "llava-siglip": lambda folder: small_llava(folder, "siglip"),
+    "llava-next": small_llava_next,
     "idefics3": small_idefics3,
     "idefics3-uncut": lambda folder: small_idefics3(folder, longest=50, factor=2, cuts=False),
 }
@@ -70,7 +71,7 @@ def test_a_bundle_proves_itself_and_says_what_it_reads(pair: Pair) -> None:
     entry, graphs = found.manifest.media["image"], found.manifest.interfaces
     assert found.manifest.modalities == pair[1].modalities == ("text", "image")
     assert graphs["image-resize"]["inputs"] == {"pixels": "uint8 [height, width, 3]", "size": "int64 [2]"}
-    assert graphs["image"]["outputs"] == {"embeddings": f"float32 [{entry.least}, 30]"}
+    assert graphs["image"]["outputs"]["embeddings"] == f"float32 [{entry.least}, 30]"
     slots = [pair[0].encode(sdk.Image(photo)).items[0].slots for photo in photos()]
     assert entry.placeholder == "<image>" and entry.least <= min(slots) and max(slots) <= entry.most
 
@@ -116,12 +117,12 @@ print(list(tokens), [name for name in ("torch", "transformers", "onnx") if name 
     assert found.stdout.strip() == f"{list(expected)} []"
 
 
-@pytest.mark.parametrize("pair", ["llava-clip", "idefics3"], indirect=True)
+@pytest.mark.parametrize("pair", ["llava-clip", "llava-next", "idefics3"], indirect=True)
 def test_damaged_descriptions_are_refused(pair: Pair, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(pair[2], tmp_path / "copy"))
     path, manifest = copy / "media" / "image.json", read_manifest(copy)
     good = json.loads(path.read_text())
-    geometry = "steps" if "steps" in good else "splitting"
+    geometry = next(name for name in ("anyres", "steps", "splitting") if name in good)
     changes = [{"mark": 3}, {"slots": 0}, {"slots": good["slots"] + 1}, {"parts": ["whole"]}, {geometry: None}]
     changes += [{geometry: good[geometry] | more} for more in ({"crop": [7, True]}, {"tile": -3}, {"smell": 3})]
     for change in changes:
