@@ -18,7 +18,7 @@ from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
 from .bundle import MediaEntry
-from .export_towers import picture_tower
+from .export_towers import frame_parts, picture_tower
 from .graphs import (
     DecoderGraph,
     SoundGraphs,
@@ -157,10 +157,14 @@ class MediaWriter:
         import onnx
 
         name, details = f"{CLIP}.onnx", "media/video.json"
+        connector, limits = source.model.connector("video"), dict(source.limits["video"])
+        if not isinstance(connector, ClipWords):
+            parts = frame_parts(connector, source.model.connector("image"))
+            _write_json(folder / details, parts.details())
+            return {}, MediaEntry(connector.placeholder, details, parts.slots, self.length, limits)
         onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.media), folder / name)
         self._write_words(folder / details, {"event": EVENTS, "count": COUNTS})
-        placeholder = source.model.connector("video").placeholder
-        return {CLIP: name}, MediaEntry(placeholder, details, 1, self.length, dict(source.limits["video"]))
+        return {CLIP: name}, MediaEntry(connector.placeholder, details, 1, self.length, limits)
 
     def _write_words(self, path: Path, lists: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
         """Writes words as the decoder spells them, and gives them."""

@@ -10,15 +10,16 @@ from ..encoders.errors import UnsupportedInputError
 from ..encoders.image import VisionEncoder
 from ..encoders.media import Modality
 from ..fusion.connectors import Connector
+from ..fusion.model import MultimodalModel
 from ..fusion.multimodal import MultimodalFamily
 from ..fusion.multimodal.idefics3 import Idefics3Images
 from ..fusion.multimodal.llava import LlavaImages
 from ..fusion.multimodal.llava_next import LlavaNextImages
+from ..fusion.multimodal.smolvlm import SmolVLMClips
 from .media.parts import JoinedPicture, PictureParts, TiledPicture, WholePicture
 
-__all__ = ["PictureTower", "picture_tower", "reasons_against"]
+__all__ = ["PictureTower", "check_exported", "frame_parts", "picture_tower", "reasons_against"]
 
-_CLIPS = "clips are exported of nano alone"
 _HEARING = "encoders of sounds are exported of nano alone"
 # Of each family's modalities, why one is not exported; those that are not named are.
 _REASONS: dict[str, dict[Modality, str]] = {
@@ -31,7 +32,7 @@ _REASONS: dict[str, dict[Modality, str]] = {
         "image": "the decoder's graph has no positions of three axes",
         "video": "the decoder's graph has no positions of three axes",
     },
-    "smolvlm": {"video": _CLIPS},
+    "smolvlm": {},
     "ultravox": {"audio": _HEARING},
     "voxtral": {"audio": _HEARING},
 }
@@ -93,3 +94,37 @@ def picture_tower(connector: Connector) -> PictureTower:
             hint="export the decoder alone: modalities text",
         )
     return PictureTower(modules, encoder, parts, parts.size, newline)
+
+
+def frame_parts(connector: Connector, pictures: Connector) -> TiledPicture:
+    """How the frames of clips become what the tower of pictures reads.
+
+    Args:
+        connector: of clips.
+        pictures: the model's connector of pictures.
+
+    Raises:
+        UnsupportedInputError: there is no such tower, or frames are prepared otherwise than pictures.
+    """
+    if not isinstance(connector, SmolVLMClips):
+        raise UnsupportedInputError("What reads clips is not exported.", given=type(connector).__name__)
+    parts = TiledPicture(connector.reader.shown)
+    tower, own = picture_tower(pictures), connector.reader.encoder.preprocess.config
+    if own != tower.encoder.preprocess.config:
+        given, expected = str(own), str(tower.encoder.preprocess.config)
+        problem = "Clips whose frames are prepared otherwise than pictures are not exported."
+        raise UnsupportedInputError(problem, given=given, expected=expected)
+    return parts
+
+
+def check_exported(media: MultimodalModel, modality: Modality) -> None:
+    """Raises where one of a model's modalities is none that is exported.
+
+    Raises:
+        UnsupportedInputError: as `picture_tower` and `frame_parts`.
+    """
+    connector = media.connector(modality)
+    if modality == "video":
+        frame_parts(connector, media.connector("image"))
+    else:
+        picture_tower(connector)

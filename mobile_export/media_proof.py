@@ -137,14 +137,15 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _media(bundle: Bundle, modality: Modality) -> Media:
-    """A golden's input, of what is kept: pixels, samples of 16 bits, or frames, whose sound is the sound's golden."""
+    """A golden's input, of what is kept: pixels, samples of 16 bits, or frames; their sound is the sound's golden."""
     array = _array(bundle.path / _input(modality))
     if modality == "image":
         return ImageData(array)
     if modality == "audio":
         return _sound(array)
     times = np.arange(len(array) if array.ndim else 0, dtype=np.float64) * _STEP
-    return VideoData(array, times, len(times) * _STEP, _sound(_array(bundle.path / _input("audio"))))
+    heard = _sound(_array(bundle.path / _input("audio"))) if "audio" in bundle.manifest.media else None
+    return VideoData(array, times, len(times) * _STEP, heard)
 
 
 def _sound(samples: NDArray[Any]) -> AudioData:

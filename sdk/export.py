@@ -205,11 +205,13 @@ def _whole(
     if checkpoint.media is None:
         return None
     from ..mobile_export.export_media import MediaSource
-    from ..mobile_export.export_towers import picture_tower, reasons_against
+    from ..mobile_export.export_towers import check_exported, reasons_against
 
     family, reasons = checkpoint.media.family, reasons_against(checkpoint.media.family)
     _refuse_unknown(modalities, family.modalities)
     wanted: list[Modality] = [kind for kind in family.modalities if modalities is None or kind in modalities]
+    if "video" in wanted and "image" not in wanted and "video" not in reasons:
+        raise OptionError("Clips are read with what reads pictures.", given="video", expected="image beside video")
     for kind in wanted:
         if kind in reasons and modalities is None:
             tell(f"{kind} is not exported of {family.name}: {reasons[kind]}")
@@ -220,14 +222,15 @@ def _whole(
     if not limits:
         return None
     media = checkpoint_media(checkpoint, decoder, tokenizer)["media"]
-    try:
-        picture_tower(media.connector("image"))
-    except UnsupportedInputError as error:
-        if modalities is not None:
-            raise
-        tell(f"image is not exported of this {family.name}: {error.problem} ({error.given})")
-        return None
-    return MediaSource(media, limits)
+    for kind in tuple(limits):
+        try:
+            check_exported(media, kind)
+        except UnsupportedInputError as error:
+            if modalities is not None:
+                raise
+            tell(f"{kind} is not exported of this {family.name}: {error.problem} ({error.given})")
+            del limits[kind]
+    return MediaSource(media, limits) if limits else None
 
 
 def _media(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .pictures import ExportedPictures
 from .reader import ExportedMedia
 from .soft_words import SpelledWords
 from .sounds import ExportedTable, ExportedTranscriber, SoundSessions
-from .towers import ExportedTower
+from .towers import ExportedFrames, ExportedTower, PartReader
 
 if TYPE_CHECKING:
     from ..runtime import Bundle
@@ -53,8 +53,9 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     if unknown:
         hint = "update Sensorium"
         raise CheckpointError("The bundle reads something unknown.", given=", ".join(unknown), hint=hint)
-    if "video" in bundle.manifest.media and not {"image", "audio"} <= bundle.manifest.media.keys():
-        given, expected = ", ".join(bundle.manifest.media), "image and audio beside video"
+    needed = {"image"} if RESIZE in bundle.manifest.graphs else {"image", "audio"}
+    if "video" in bundle.manifest.media and not needed <= bundle.manifest.media.keys():
+        given, expected = ", ".join(bundle.manifest.media), f"{' and '.join(sorted(needed))} beside video"
         raise CheckpointError("The bundle lacks what clips are read with.", given=given, expected=expected)
     opened = _Opened(bundle)
     connectors: dict[Modality, Callable[[], Connector]] = {
@@ -77,13 +78,22 @@ class _Opened:
         return RESIZE in self._bundle.manifest.graphs
 
     def tower(self) -> ExportedTower:
-        entry = self._media["image"]
-        details = read_json(self._bundle.path / entry.details)
+        placeholder, details = self._media["image"].placeholder, self._details("image")
         mark = details.get("mark")
         if not isinstance(mark, str):
             raise CheckpointError("The bundle does not say what stands for a picture.", given=shortened(mark))
+        return ExportedTower(self._parts(details, placeholder), placeholder, mark)
+
+    def frames(self) -> ExportedFrames:
+        placeholder = self._media["video"].placeholder
+        return ExportedFrames(self._parts(self._details("video"), placeholder), placeholder)
+
+    def _parts(self, details: Mapping[str, Any], placeholder: str) -> PartReader:
         resizing, reading = (self._bundle.session(role) for role in (RESIZE, "image"))
-        return ExportedTower(resizing, reading, read_parts(details, entry.placeholder), entry.placeholder, mark)
+        return PartReader(resizing, reading, read_parts(details, placeholder))
+
+    def _details(self, modality: Modality) -> dict[str, Any]:
+        return read_json(self._bundle.path / self._media[modality].details)
 
     def pictures(self) -> ExportedPictures:
         if self._pictures is None:
@@ -109,6 +119,11 @@ class _Opened:
 def _pictures(opened: _Opened) -> Connector:
     """What reads pictures: a tower, or what sees words in them."""
     return opened.tower() if opened.has_tower else opened.pictures()
+
+
+def _clips(opened: _Opened) -> Connector:
+    """What watches: the tower that reads pictures, or what tells of them in words."""
+    return opened.frames() if opened.has_tower else opened.clips()
 
 
 def _sounds(bundle: Bundle) -> TranscriptWords:
@@ -153,5 +168,5 @@ def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
 _OPENERS: dict[Modality, Callable[[_Opened], Connector]] = {
     "image": _pictures,
     "audio": _Opened.sounds,
-    "video": _Opened.clips,
+    "video": _clips,
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import AddedToken
+from transformers.models.smolvlm import processing_smolvlm
 
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
 
@@ -75,21 +77,27 @@ def small_llava_next(folder: Path) -> Path:
     return _saved(folder, transformers.LlavaNextForConditionalGeneration(config), processor)
 
 
-def small_idefics3(folder: Path, *, longest: int = 90, factor: int = 3, cuts: bool = True) -> Path:
-    """Idefics3 with tiles of 30 pixels, pictures of `longest` along their longer side."""
+def small_idefics3(
+    folder: Path, *, kind: str = "Idefics3", longest: int = 90, factor: int = 3, cuts: bool = True
+) -> Path:
+    """Idefics3 or SmolVLM with tiles of 30 pixels, pictures of `longest` along their longer side."""
     words = tokenizer(*(AddedToken(name, special=True, normalized=False) for name in _NAMES), template=_TEMPLATE)
-    config = transformers.Idefics3Config(
+    config = getattr(transformers, f"{kind}Config")(
         vision_config=TOWER | {"image_size": 30},
         text_config=transformers.LlamaConfig(**TEXT),
         image_token_id=words.convert_tokens_to_ids("<image>"),
         scale_factor=factor,
     )
-    images = transformers.Idefics3ImageProcessor(
-        size={"longest_edge": longest}, max_image_size={"longest_edge": 30}, do_image_splitting=cuts
-    )
+    sizes = {"size": {"longest_edge": longest}, "max_image_size": {"longest_edge": 30}}
+    parts = [getattr(transformers, f"{kind}ImageProcessor")(**sizes, do_image_splitting=cuts), words]
+    if kind == "SmolVLM":
+        parts.append(transformers.SmolVLMVideoProcessor(**sizes))
     slots = (6 // factor) ** 2
-    processor = transformers.Idefics3Processor(images, words, image_seq_len=slots, chat_template=_TEMPLATE)
-    return _saved(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
+    with pytest.MonkeyPatch.context() as patch:
+        # Its class asks for a package that spells numbers, of which nothing here has need.
+        patch.setattr(processing_smolvlm, "num2words", str)
+        processor = getattr(transformers, f"{kind}Processor")(*parts, image_seq_len=slots, chat_template=_TEMPLATE)
+    return _saved(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
 def small_gemma3(folder: Path) -> Path:
