@@ -17,6 +17,7 @@ from .terminal import human_bytes, print_json, print_table
 __all__ = ["bundle_rows", "export_command", "verify_command"]
 
 _FIGURES = {"perplexity", "perplexity_source", "kl", "agreement", "answers", "answers_changed"}
+_VECTOR_FIGURES = {"cosine", "cosine_least", "same_nearest", "texts"}
 ContextLength = Annotated[int | None, typer.Option(help="Positions that it can hold; the model's own if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
@@ -97,6 +98,10 @@ def bundle_rows(found: BundleInfo) -> list[tuple[str, str]]:
             ("perplexity", f"{figures['perplexity']:.2f}; {figures['perplexity_source']:.2f} before"),
             ("divergence", divergence),
         ]
+    if figures.keys() >= _VECTOR_FIGURES:
+        cosines = f"{figures['cosine']:.5f} on average, {figures['cosine_least']:.5f} at least"
+        same = f"{figures['same_nearest']:.1%} of {figures['texts']:.0f} texts have the same nearest one"
+        rows.append(("cosine with before", f"{cosines}; {same}"))
     return rows
 
 
@@ -117,11 +122,11 @@ def verify_command(
                 golden.name,
                 "passed" if golden.passed else "FAILED",
                 f"{golden.difference:.4f} of {golden.tolerance:g}",
-                f"{golden.same_tokens} of {golden.tokens}",
+                f"{golden.same_tokens} of {golden.tokens}" if golden.tokens else "–",
             )
             for golden in found.goldens
         ]
-        print_table(("GOLDEN", "RESULT", "LOGITS DIFFER BY", "SAME TOKENS"), rows)
+        print_table(("GOLDEN", "RESULT", "DIFFERS BY", "SAME TOKENS"), rows)
         print(f"\n{len(found.manifest.files)} files are as they were exported")
     if not found.passed:
         failed = ", ".join(golden.name for golden in found.goldens if not golden.passed)

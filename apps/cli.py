@@ -32,7 +32,7 @@ from ..sdk.info import families
 from ..sdk.options import options_from
 from .bundles import bundle_rows, export_command, verify_command
 from .docqa.commands import app as docqa_app
-from .loading import load_model
+from .loading import Loading, load_model
 from .ring import Launch
 from .terminal import (
     human_bytes,
@@ -71,6 +71,13 @@ System = Annotated[str | None, typer.Option(help="A system message.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the model's own if not given.")]
 Engine = Annotated[str, typer.Option(help="torch; onnx for exported bundles, and for nano on processors; or auto.")]
+Adapter = Annotated[str | None, typer.Option(help="A LoRA directory; of a bundle, an adapter's name beside it.")]
+Cache = Annotated[str, typer.Option(help="exact; or int8 or int4, which keep a long text in less memory, at a loss.")]
+RollingWindow = Annotated[
+    int | None, typer.Option(help="Let texts go on for ever: keep this many of the newest positions. Approximate.")
+]
+Sinks = Annotated[int, typer.Option(help="Of a rolling text: how many of its first positions stay.")]
+Offload = Annotated[str | None, typer.Option(help="A directory on a disk for a text's old keys and values. Exact.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Showing = Annotated[bool, typer.Option("--timings", help="Print a timing summary to standard error.")]
@@ -106,6 +113,11 @@ def ask(
     device: Device = "auto",
     dtype: Dtype = None,
     engine: Engine = "auto",
+    adapter: Adapter = None,
+    cache: Cache = "exact",
+    rolling: RollingWindow = None,
+    sinks: Sinks = 4,
+    offload: Offload = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     timings: Showing = False,
@@ -116,7 +128,17 @@ def ask(
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"seed": seed, "stop": stop or None}
     options_from(options, {})  # a wrong option is told before a model is loaded
-    loaded = load_model(model, device=device, dtype=dtype, engine=engine, quiet=quiet or as_json, timings=timings)
+    loading = Loading(
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        adapter=adapter,
+        cache=cache,
+        rolling=rolling,
+        sinks=sinks,
+        offload=offload,
+    )
+    loaded = load_model(model, loading, quiet=quiet or as_json, timings=timings)
     if explain:
         print(loaded.explain(*parts, system=system, raw=raw), file=sys.stderr)
     answer = loaded.stream(*parts, system=system, raw=raw, **options)
@@ -154,6 +176,11 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = None,
     engine: Engine = "auto",
+    adapter: Adapter = None,
+    cache: Cache = "exact",
+    rolling: RollingWindow = None,
+    sinks: Sinks = 4,
+    offload: Offload = None,
     quiet: Quiet = False,
     timings: Showing = False,
 ) -> None:
@@ -162,7 +189,17 @@ def chat(
 
     options: Options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options_from(options, {})
-    loaded = load_model(model, device=device, dtype=dtype, engine=engine, quiet=quiet, timings=timings)
+    loading = Loading(
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        adapter=adapter,
+        cache=cache,
+        rolling=rolling,
+        sinks=sinks,
+        offload=offload,
+    )
+    loaded = load_model(model, loading, quiet=quiet, timings=timings)
     refused = False
     for result in converse(Conversation(loaded, system, options)):
         if result is None:

@@ -51,7 +51,9 @@ class Launch:
             )
         if "-" in arguments:
             raise InvalidInputError("Many processes cannot read one standard input.", hint="give the name of a file")
-        start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={self.processes}"]
+        if (engine := _given("--engine", arguments)) not in (None, "torch"):
+            raise InvalidInputError("Bundles do not share their texts.", given=f"--engine {engine}", expected="torch")
+        start = [sys.executable, "-m", f"{__package__}.torchrun", f"--nproc-per-node={self.processes}"]
         if self.hosts == 1:
             start += ["--standalone"]
         else:
@@ -96,11 +98,20 @@ def main() -> None:
     dist.destroy_process_group()
 
 
+def _given(option: str, arguments: Sequence[str]) -> str | None:
+    """The value of an option of ``sensorium ask``, in either form: ``--engine torch``, ``--engine=torch``."""
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == option:
+            return value if "=" in argument else next(iter(arguments[place + 1 :]), "")
+    return None
+
+
 def _alike(arguments: Sequence[str], seed: int, device: str | None) -> list[str]:
     """The arguments with what all ranks must have in common, and each for itself, where they do not say it."""
     added = {"--seed": str(seed), "--device": device, "--engine": "torch"}  # the engine whose texts can be shared
-    given = {argument.partition("=")[0] for argument in arguments}
-    return [*arguments, *(f"{name}={value}" for name, value in added.items() if value and name not in given)]
+    missing = ((name, value) for name, value in added.items() if value and _given(name, arguments) is None)
+    return [*arguments, *(f"{name}={value}" for name, value in missing)]
 
 
 if __name__ == "__main__":

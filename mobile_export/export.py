@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..encoders.errors import InvalidInputError
 from ..encoders.text import Tokenizer
 from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
 from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
-from .bundle import MANIFEST, Manifest, file_entries, read_manifest, write_manifest
+from .bundle import Manifest, file_entries, new_bundle, read_manifest, write_manifest
 from .chat_frame import CHAT_FRAME, chat_frame
 from .decoder_runner import RunnerState
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
@@ -114,28 +111,9 @@ def export_bundle(
         UnsupportedInputError: a family that cannot be expressed, or a model that its target cannot hold; says why.
     """
     assert source.media is None or not TARGETS[target].ort_format, "one graph alone"
-    _check_place(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
-        folder = Path(made) / "bundle"
-        folder.mkdir()
-        length = context_length or source.decoder.config.context_length
-        manifest = _write(source, folder, _Job(quantization, length, figures, tell, target))
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    return manifest
-
-
-def _check_place(out: Path, *, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    hint = "choose another directory, or overwrite"
-    if not overwrite:
-        raise InvalidInputError("There is something already.", given=str(out), expected="a new directory", hint=hint)
-    if not (out / MANIFEST).is_file():
-        hint = "only a bundle is overwritten; choose another directory"
-        raise InvalidInputError("What is there is no bundle.", given=str(out), expected="a bundle", hint=hint)
+    length = context_length or source.decoder.config.context_length
+    with new_bundle(out, overwrite=overwrite) as folder:
+        return _write(source, folder, _Job(quantization, length, figures, tell, target))
 
 
 def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:

@@ -72,10 +72,10 @@ class GoldenResult:
 
     Attributes:
         name: of the golden.
-        difference: the largest of its logits.
+        difference: the largest of its logits, or of a vector's numbers.
         tolerance: that it may have.
         same_tokens: how many of the answer's tokens are the same, up to the first that is not.
-        tokens: in the answer.
+        tokens: in the answer; none where a vector is expected.
     """
 
     name: str

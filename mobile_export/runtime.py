@@ -39,7 +39,8 @@ def read_bundle(path: Path) -> Manifest:
     missing = [name for name in _SIZES if name not in manifest.decoder]
     if missing or DECODER not in manifest.graphs:
         given = ", ".join(missing) or f"no {DECODER}"
-        raise CheckpointError("The manifest does not describe a decoder.", given=given)
+        hint = "it embeds texts: sdk.load_embedder" if "text-encoder" in manifest.graphs else None
+        raise CheckpointError("The manifest does not describe a decoder.", given=given, hint=hint)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Devices and dtypes by name."""
+"""Devices, dtypes and engines by name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,24 @@ from ..encoders.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "device_of", "dtype_of", "may_have_accelerator"]
+__all__ = ["DTYPES", "ENGINES", "check_names", "device_of", "dtype_of", "may_have_accelerator"]
 
 #: Names of the dtypes that models run in.
 DTYPES = ("float32", "bfloat16", "float16")
+#: What runs a model; ``auto`` is the one that it needs.
+ENGINES = ("auto", "torch", "onnx")
+
+
+def check_names(engine: object, dtype: object) -> None:
+    """What can be told before anything is fetched or imported.
+
+    Raises:
+        OptionError: an engine or dtype that there is not.
+    """
+    if engine not in ENGINES:
+        raise OptionError("There is no such engine.", given=engine, expected=" or ".join(ENGINES))
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(DTYPES))
 
 
 def may_have_accelerator() -> bool:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..encoders.errors import InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.media import Modality
 from .card import card, card_names
+from .export_embedder import export_embedder, is_embedder
 from .hub import resolve
 from .load import card_media, checkpoint_defaults, checkpoint_media, checkpoint_tokenizer
 from .media import LIMITS
+from .ready import unlike_a_bundle
 
 if TYPE_CHECKING:
     from ..encoders.text import Tokenizer
@@ -78,7 +80,7 @@ def export(
     """Exports a model as a bundle; until it is whole, nothing is at `out`.
 
     Args:
-        source: as for `load`.
+        source: as for `load`; or a text encoder, as for `load_embedder`, of which the options of decoders ask nothing.
         out: directory of the bundle.
         quant: ``fp32``, ``fp16``, ``int8``, ``int4``; ``int4-fp32``: weights in 4 bits, everything else as computed, so
             that a model that was in 4 bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
@@ -106,6 +108,13 @@ def export(
         InvalidInputError: there is something at `out` that would be lost.
         UnsupportedInputError: a family that cannot be expressed, or a model that is too large for the target; says why.
     """
+    if is_embedder(source):
+        given = {"target": (target, "onnx", "web"), "context_length": (context_length,), "adapter": (adapter,)}
+        given |= {"adapters_beside": (adapters_beside, ()), "modalities": (modalities, ["text"], ("text",))}
+        if unlike := unlike_a_bundle(given):
+            raise OptionError("Text encoders are exported as they are.", given=unlike, hint="leave it out")
+        common = {"overwrite": overwrite, "figures": figures, "quiet": quiet, "tell": tell}
+        return export_embedder(source, out, quant=quant, **common)
     modalities = _modalities(target, modalities)
     if quant not in _QUANTIZATIONS:
         raise OptionError("There is no such quantization.", given=quant, expected=", ".join(_QUANTIZATIONS))
@@ -267,11 +276,16 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         IntegrityError: a file is not the one that was exported; says which.
         EngineError: a graph fails here.
     """
-    from ..mobile_export.bundle import check_files
+    from ..mobile_export.bundle import check_files, read_manifest
     from ..mobile_export.media_proof import check_media_goldens
     from ..mobile_export.proof import adapter_goldens, check_goldens
     from ..mobile_export.runtime import Bundle
+    from ..mobile_export.text_encoder import TEXT_ENCODER, TextEncoderBundle, check_embedding_goldens
 
+    manifest = read_manifest(Path(path))
+    if TEXT_ENCODER in manifest.graphs:
+        check_files(Path(path), manifest, all_of_them=True)
+        return Verification(manifest, tuple(check_embedding_goldens(TextEncoderBundle(path))))
     bundle = Bundle(path)
     check_files(bundle.path, bundle.manifest, all_of_them=True)
     goldens = [*check_goldens(bundle.path, bundle.decoder()), *check_media_goldens(bundle)]

@@ -102,13 +102,15 @@ def bundle_info(path: Path, *, name: str) -> BundleInfo:
     """What the manifest of a bundle says. Does not import torch.
 
     Raises:
-        CheckpointError: it cannot be read, or does not describe a decoder.
+        CheckpointError: it cannot be read, or describes neither a decoder nor a text encoder.
         IntegrityError: it is not as it was written.
     """
-    from ..mobile_export.bundle import MANIFEST
+    from ..mobile_export.bundle import MANIFEST, read_manifest
     from ..mobile_export.runtime import read_bundle
+    from ..mobile_export.text_encoder import TEXT_ENCODER, read_text_encoder
 
-    manifest = read_bundle(path)
+    embeds = TEXT_ENCODER in read_manifest(path).graphs
+    manifest = read_text_encoder(path) if embeds else read_bundle(path)
     size = sum(entry.size for entry in manifest.files.values()) + (path / MANIFEST).stat().st_size
     return BundleInfo(
         name=name,

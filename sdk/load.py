@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..encoders.errors import CheckpointError, InvalidInputError, OptionError, SensoriumError, UnsupportedInputError
+from ..encoders.errors import CheckpointError, InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.text import Tokenizer
 from ..fusion.cache_options import CacheOptions, Rolling
 from .card import card, card_names
-from .devices import DTYPES, device_of, dtype_of, may_have_accelerator
+from .devices import check_names, device_of, dtype_of, may_have_accelerator
 from .hub import resolve, resolve_part
 from .info import BundleInfo, ModelInfo, bundle_info, model_info
 from .model import Model
-from .ready import has_ready_bundle, ready_bundle
+from .ready import check_bundle_options, own_bundle, unlike_a_bundle
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from ..fusion.decoder import Decoder
 
 __all__ = ["card_media", "checkpoint_defaults", "checkpoint_media", "checkpoint_tokenizer", "describe", "load"]
-
-_ENGINES = ("auto", "torch", "onnx")
 
 
 def load(
@@ -69,16 +65,16 @@ def load(
         OptionError: an unknown engine, device or dtype, or a cache that cannot be.
         EngineError: it does not fit into memory.
     """
-    _check_names(engine, dtype)
+    check_names(engine, dtype)
     cache = _cache(cache_precision, rolling, offload)
     path = resolve(source, quiet=quiet)
     asked = {"engine": (engine, "auto", "onnx"), "device": (device, "auto", "cpu"), "dtype": (dtype,)}
     asked |= {"cache_precision": (cache_precision, "exact"), "rolling": (rolling,), "offload": (offload,)}
-    unlike = _unlike_a_bundle(asked)
+    unlike = unlike_a_bundle(asked)
     if (path / "manifest.json").is_file():
         return _bundle(path, path.name, adapter, unlike)
     free = not unlike and adapter is None and not (device == "auto" and may_have_accelerator())
-    own = _own_bundle(source, path, engine, free=free, quiet=quiet)
+    own = own_bundle(source, path, "decoder", engine, free=free, quiet=quiet)
     if own is not None:
         return _bundle(own, source, adapter, unlike)
     if engine == "onnx":
@@ -145,48 +141,6 @@ def describe(source: str | os.PathLike[str], *, quiet: bool = True) -> ModelInfo
         checkpoint.close()
 
 
-def _unlike_a_bundle(asked: Mapping[str, tuple[object, ...]]) -> str:
-    """What was asked for that a bundle cannot be, or "".
-
-    Args:
-        asked: each option that a bundle leaves no choice in, with what was asked and what may be asked besides None.
-    """
-    return ", ".join(f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right))
-
-
-def _own_bundle(source: object, path: Path, engine: str, *, free: bool, quiet: bool) -> Path | None:
-    """The bundle in the cache that stands for a card's model, if that is how it runs here.
-
-    Args:
-        source, engine, quiet: as of `load`.
-        path: what `source` resolves to.
-        free: nothing was asked for that a bundle cannot be, and there is no faster device.
-
-    Raises:
-        SensoriumError: it cannot be made, and the engine was named.
-    """
-    if not has_ready_bundle(source) or path.name != card(str(source)).part("decoder").filename or engine == "torch":
-        return None
-    tell = _silence if quiet else _say
-    if engine == "onnx":
-        return ready_bundle(str(source), tell=tell)
-    if not free:
-        return None
-    try:
-        return ready_bundle(str(source), tell=tell)
-    except SensoriumError as error:
-        tell(f"{source} is not run as a bundle but from its checkpoint, more slowly: {error.problem}")
-        return None
-
-
-def _say(step: str) -> None:
-    print(f"{step} …", file=sys.stderr)
-
-
-def _silence(step: str) -> None:
-    pass
-
-
 def _bundle(path: Path, name: object, adapter: str | os.PathLike[str] | None, unlike: str) -> Model:
     """An exported bundle, run by ONNX Runtime without torch.
 
@@ -199,9 +153,7 @@ def _bundle(path: Path, name: object, adapter: str | os.PathLike[str] | None, un
     from ..mobile_export.runtime import Bundle
     from .onnx_engine import OnnxEngine
 
-    if unlike:
-        hint = "leave it out, or load the model that the bundle was made from"
-        raise OptionError("A bundle runs on the CPU as it was exported.", given=unlike, hint=hint)
+    check_bundle_options(unlike)
     bundle = Bundle(path, adapter=adapter)
     return Model(OnnxEngine(bundle), bundle.tokenizer(), name=str(name), defaults=checkpoint_defaults(path))
 
@@ -242,14 +194,6 @@ def card_media(source: object, decoder: Decoder, tokenizer: Tokenizer, quiet: bo
     switch = nano_adapter(resolve_part(name, "adapter"), decoder) if card(name).has("adapter") else None
     media = MultimodalModel(decoder, connectors, adapter=switch and switch.name)
     return {"media": media, "adapter": switch}
-
-
-def _check_names(engine: object, dtype: object) -> None:
-    """What can be told before anything is fetched or imported."""
-    if engine not in _ENGINES:
-        raise OptionError("There is no such engine.", given=engine, expected=" or ".join(_ENGINES))
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        raise OptionError("There is no such dtype.", given=dtype, expected=", ".join(DTYPES))
 
 
 def _cache(precision: str, rolling: Rolling | None, offload: str | os.PathLike[str] | None) -> CacheOptions:

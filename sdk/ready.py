@@ -1,24 +1,84 @@
-"""Bundles in the cache: a card's model in the form that a processor runs fastest, made when it is first used."""
+"""When a bundle runs instead of a checkpoint; and bundles in the cache, made when their card's model is first used."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..encoders.errors import SensoriumError
+from ..encoders.errors import OptionError, SensoriumError
 from .card import Card, card, card_names
 from .integrity import cache_directory
 from .lock import alone
 
-__all__ = ["has_ready_bundle", "ready_bundle"]
+__all__ = ["check_bundle_options", "has_ready_bundle", "own_bundle", "ready_bundle", "unlike_a_bundle"]
 
 _LAYERS = ("fusion", "mobile_export")  # whose code decides what is in a bundle
+
+
+def unlike_a_bundle(asked: Mapping[str, tuple[object, ...]]) -> str:
+    """What was asked for that a bundle cannot be, or "".
+
+    Args:
+        asked: each option that a bundle leaves no choice in, with what was asked and what may be asked besides None.
+    """
+    return ", ".join(f"{name}={given}" for name, (given, *right) in asked.items() if given not in (None, *right))
+
+
+def check_bundle_options(unlike: str) -> None:
+    """Raises for what a bundle cannot be.
+
+    Args:
+        unlike: as `unlike_a_bundle` gives it.
+
+    Raises:
+        OptionError: it is not "".
+    """
+    if unlike:
+        hint = "leave it out, or load the model that the bundle was made from"
+        raise OptionError("A bundle runs on the CPU as it was exported.", given=unlike, hint=hint)
 
 
 def has_ready_bundle(source: object) -> bool:
     """Whether this is the name of a card whose model runs as a bundle on processors."""
     return isinstance(source, str) and source in card_names() and bool(card(source).bundle)
+
+
+def own_bundle(source: object, path: Path, role: str, engine: str, *, free: bool, quiet: bool) -> Path | None:
+    """The bundle in the cache that stands for a card's model, if that is how it runs here.
+
+    Args:
+        source: as the user named the model.
+        path: what it resolves to.
+        role: of the card's part that is wanted.
+        engine: ``torch``, ``onnx`` or ``auto``.
+        free: nothing was asked for that a bundle cannot be, and there is no faster device.
+        quiet: tell nothing.
+
+    Raises:
+        SensoriumError: it cannot be made, and the engine was named.
+    """
+    if not has_ready_bundle(source) or path.name != card(str(source)).part(role).filename or engine == "torch":
+        return None
+    tell = _silence if quiet else _say
+    if engine == "onnx":
+        return ready_bundle(str(source), tell=tell)
+    if not free:
+        return None
+    try:
+        return ready_bundle(str(source), tell=tell)
+    except SensoriumError as error:
+        tell(f"{source} is not run as a bundle but from its checkpoint, more slowly: {error.problem}")
+        return None
+
+
+def _say(step: str) -> None:
+    print(f"{step} …", file=sys.stderr)
+
+
+def _silence(step: str) -> None:
+    pass
 
 
 def ready_bundle(name: str, *, tell: Callable[[str], None] = lambda step: None) -> Path:

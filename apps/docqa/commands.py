@@ -12,7 +12,7 @@ import typer
 from ...sdk import InvalidInputError, Model, Options, SensoriumError
 from ...sdk.options import options_from
 from ...sdk.progress import default_progress
-from ..loading import load_model
+from ..loading import Loading, load_model
 from ..terminal import print_answer, print_json, print_table, waiting
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _lazily(name: str, *, quiet: bool, device: str = "auto") -> Callable[[], Mod
 
     def model() -> Model:
         if not loaded:
-            loaded.append(load_model(name, device=device, quiet=quiet))
+            loaded.append(load_model(name, Loading(device=device), quiet=quiet))
         return loaded[0]
 
     return model

@@ -11,7 +11,7 @@ from ..errors import CheckpointError, UnknownFamilyError
 from ..storage import read_json
 from ..storage.naming import shortened
 from .model import TextConfig
-from .text_encoder import Pooling, PoolingConfig
+from .pooling import Pooling, PoolingConfig
 
 __all__ = ["read_length_limit", "read_pooling_config", "read_text_config"]
 

@@ -11,9 +11,10 @@ from ..errors import CheckpointError
 from ..image.filling import build, close
 from ..storage import TensorFile, load_weights, read_json, tensor_files
 from .model import TextConfig, TextTransformer
+from .pooling import PoolingConfig
 from .preprocess import LongTexts, TextPreprocess
 from .read_config import read_length_limit, read_pooling_config, read_text_config
-from .text_encoder import PoolingConfig, TextEncoder
+from .text_encoder import TextEncoder
 from .tokenizer import Tokenizer
 
 __all__ = ["load_text_encoder", "load_text_transformer"]

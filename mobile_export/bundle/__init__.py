@@ -3,6 +3,7 @@
 from .archive import pack, unpack
 from .files import check_files, file_entries
 from .manifest import FORMAT, MANIFEST, FileEntry, Manifest, MediaEntry, read_manifest, write_manifest
+from .writing import new_bundle
 
 __all__ = [
     "FORMAT",
@@ -12,6 +13,7 @@ __all__ = [
     "MediaEntry",
     "check_files",
     "file_entries",
+    "new_bundle",
     "pack",
     "read_manifest",
     "unpack",

@@ -69,10 +69,11 @@ class Manifest:
         format: version of the format.
         source: name of the model that it was made from.
         licence: of that model; SPDX identifier, or "" if it does not say.
-        family: of the decoder.
+        family: of the decoder or text encoder.
         quantization: name of how its weights are stored.
         target: what it was exported for: a name in `mobile_export.targets`.
-        decoder: layers, kv_heads, head_size, vocabulary_size and context_length.
+        decoder: layers, kv_heads, head_size, vocabulary_size and context_length; of a text encoder without the second
+            and the third.
         graphs: the file of each graph, by what it does.
         modalities: what it reads.
         adapters: files of the adapters beside it, by their names.

@@ -102,6 +102,7 @@ class LinearWriter:
         else:
             # The same bytes as the product's, under the shape that this operator wants.
             packed = graph.weight(f"{name}.rows", blocks.packed.reshape(len(blocks.packed), -1))
+            scales = graph.op("Cast", scales, to=1)
             attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": storage.bits, "block_size": storage.block}
             found = graph.op("GatherBlockQuantized", packed, tokens, scales, domain=MICROSOFT, **attributes)
         if table.shape[1] % storage.block == 0:
@@ -118,7 +119,8 @@ class LinearWriter:
         """
         levels = graph.op("Cast", graph.op("Gather", packed, tokens, axis=0), to=1)
         steps = graph.op("Sub", levels, graph.constant(128, np.float32))
-        scale = graph.op("Unsqueeze", graph.op("Gather", scales, tokens, axis=0), graph.constant([-1], np.int64))
+        scale = graph.op("Cast", graph.op("Gather", scales, tokens, axis=0), to=1)
+        scale = graph.op("Unsqueeze", scale, graph.constant([-1], np.int64))
         return graph.op("Reshape", graph.op("Mul", steps, scale), graph.constant([0, 0, -1], np.int64))
 
     def values(self, name: str, weight: Tensor, storage: Storage, layer: str) -> np.ndarray:
@@ -129,7 +131,9 @@ class LinearWriter:
 
     @staticmethod
     def _block_product(graph: Graph, x: str, blocks: Blocks, name: str, format: BlockFormat, shape: torch.Size) -> str:
-        inputs = [graph.weight(f"{name}.packed", blocks.packed), graph.weight(f"{name}.scales", blocks.scales)]
+        # Runtimes widen halves once, when they open the graph.
+        scales = graph.op("Cast", graph.weight(f"{name}.scales", blocks.scales), to=1)
+        inputs = [graph.weight(f"{name}.packed", blocks.packed), scales]
         if blocks.zeros is not None:
             inputs.append(graph.weight(f"{name}.zeros", packed_zeros(blocks.zeros, format)))
         attributes = {"N": shape[0], "K": shape[1], "bits": format.bits, "block_size": format.block}
@@ -141,11 +145,14 @@ class LinearWriter:
         # There is no fast kernel that multiplies 8-bit weights with floats; inputs in two steps of 8 bits are as good.
         in_steps = format.compute == "float32" and format.bits == 8 and shape[1] % format.block == 0
         out = _in_two_steps(graph, x, shape, format.block, product) if in_steps else product(x, format.compute)
-        if blocks.values is None:
+        if blocks.lowest is None:
             return out
         # The operator's zeros are whole levels; what the middle level stands for is multiplied with each block's sum.
         sums = graph.op("MatMul", x, graph.weight(f"blocks_of_{shape[1]}", _block_sums(shape[1], format.block)))
-        return graph.op("Add", out, graph.op("MatMul", sums, graph.weight(f"{name}.values", blocks.values.T)))
+        lowest = graph.op("Cast", graph.weight(f"{name}.lowest", blocks.lowest), to=1)
+        half = graph.op("Mul", scales, graph.constant(format.levels // 2, np.float32))
+        values = graph.op("Transpose", graph.op("Add", lowest, half), perm=[1, 0])
+        return graph.op("Add", out, graph.op("MatMul", sums, values))
 
 
 def _in_two_steps(graph: Graph, x: str, shape: Sequence[int], block: int, product: Callable[[str, str], str]) -> str:

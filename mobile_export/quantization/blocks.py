@@ -53,15 +53,15 @@ class Blocks:
 
     Attributes:
         packed: uint8 [N, G, b · bits / 8]; of two weights in a byte the first is in the lower half.
-        scales: float32 [N, G].
+        scales: float16 [N, G], or float32 where halves would lose them.
         zeros: uint8 [N, G], the level that means zero; None if it is the middle one everywhere.
-        values: float32 [N, G], what the middle level means; None if it is zero everywhere.
+        lowest: the same, what level 0 means; None if the levels count from one that is zero.
     """
 
     packed: NDArray[np.uint8]
-    scales: NDArray[np.float32]
+    scales: NDArray[np.floating]
     zeros: NDArray[np.uint8] | None = None
-    values: NDArray[np.float32] | None = None
+    lowest: NDArray[np.floating] | None = None
 
 
 def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) -> Blocks:
@@ -86,9 +86,11 @@ def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = No
     packed = levels.to(torch.uint8)
     if format.bits == 4:
         packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
+    stored = _halves(scales)
     if format.zero == "value":
-        return Blocks(packed.numpy(), scales.numpy(), values=zeros.numpy())
-    return Blocks(packed.numpy(), scales.numpy(), None if format.zero == "middle" else zeros.to(torch.uint8).numpy())
+        lowest = _halves(zeros - format.levels // 2 * torch.from_numpy(stored.astype(np.float32)))
+        return Blocks(packed.numpy(), stored, lowest=lowest)
+    return Blocks(packed.numpy(), stored, None if format.zero == "middle" else zeros.to(torch.uint8).numpy())
 
 
 def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.float32]:
@@ -96,11 +98,20 @@ def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.
     levels = blocks.packed
     if format.bits == 4:
         levels = np.stack((levels & 15, levels >> 4), axis=-1).reshape(*levels.shape[:2], -1)
-    middle = format.levels // 2 if blocks.zeros is None else blocks.zeros[..., None].astype(np.float32)
-    values = (levels.astype(np.float32) - middle) * blocks.scales[..., None]
-    if blocks.values is not None:
-        values += blocks.values[..., None]
+    scales = blocks.scales.astype(np.float32)[..., None]
+    if blocks.lowest is not None:
+        values = levels.astype(np.float32) * scales + blocks.lowest.astype(np.float32)[..., None]
+    else:
+        middle = format.levels // 2 if blocks.zeros is None else blocks.zeros[..., None].astype(np.float32)
+        values = (levels.astype(np.float32) - middle) * scales
     return values.reshape(len(values), -1)[:, :columns]
+
+
+def _halves(numbers: Tensor) -> NDArray[np.floating]:
+    """Floats of 16 bits, as GGUF stores them, or of 32 if one of them would be lost. What is next to nothing may be."""
+    halves = numbers.half()
+    kept = (halves.float() - numbers).abs() <= 1e-3 * numbers.abs() + 1e-11
+    return (halves if bool(kept.all()) else numbers).numpy()
 
 
 def _parts(weight: Tensor, missing: int, block: int) -> Iterator[Tensor]:

@@ -11,12 +11,15 @@ import pytest
 from sensorium import sdk
 from sensorium.sdk.testing import FakeEngine
 
+DEFAULTS = {"device": "auto", "dtype": None, "engine": "auto", "adapter": None, "cache_precision": "exact"}
+DEFAULTS |= {"rolling": None, "offload": None}
+
 
 def test_an_answer_is_printed_and_nothing_else(terminal: Any) -> None:
     done = terminal.run("ask", "What is it?")
     assert (done.code, done.out, done.err) == (0, "A fake answer.\n", "")
     assert terminal.asked() == "<user>What is it?<assistant>"
-    assert terminal.loaded == [("nano", {"device": "auto", "dtype": None, "engine": "auto", "quiet": False})]
+    assert terminal.loaded == [("nano", DEFAULTS | {"quiet": False})]
 
 
 def test_options_reach_the_model(terminal: Any) -> None:
@@ -27,8 +30,30 @@ def test_options_reach_the_model(terminal: Any) -> None:
     )
     assert (done.code, done.out) == (0, "A fake\n")
     expected = {"device": "cpu", "dtype": "float32", "engine": "torch", "quiet": True}
-    assert terminal.loaded == [("other/model", expected)]
+    assert terminal.loaded == [("other/model", DEFAULTS | expected)]
     assert terminal.asked() == "<system>Be brief.<user>Q<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--cache", "int8"], {"cache_precision": "int8"}),
+        (["--rolling", "508"], {"rolling": sdk.Rolling(4, 508)}),
+        (["--rolling", "500", "--sinks", "12"], {"rolling": sdk.Rolling(12, 500)}),
+        (["--offload", "/var/tmp", "--adapter", "french"], {"offload": "/var/tmp", "adapter": "french"}),
+    ],
+)
+def test_how_a_long_text_is_kept_reaches_the_model(
+    terminal: Any, given: list[str], expected: dict[str, object]
+) -> None:
+    for command in (["ask", "Q", *given, "-q"], ["chat", *given, "-q"]):
+        assert terminal.run(*command).code == 0
+        assert terminal.loaded[-1] == ("nano", DEFAULTS | expected | {"quiet": True})
+
+
+def test_a_window_that_cannot_be_is_one_error(terminal: Any) -> None:
+    done = terminal.run("ask", "Q", "--rolling", "0")
+    assert done.code == 1 and "Error: Not a rolling window." in done.err
 
 
 def test_stop_texts_may_be_repeated(terminal: Any) -> None:

@@ -26,7 +26,7 @@ def started(terminal: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> 
 
 def test_one_host(terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     command = started(terminal, monkeypatch, "--processes", "3", "Why?", "book.txt", "--max-new-tokens", "9")
-    assert command[:5] == [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone"]
+    assert command[:5] == [sys.executable, "-m", "sensorium.apps.torchrun", "--nproc-per-node=3", "--standalone"]
     assert command[5:] == ["-m", "sensorium.apps.ring", "Why?", "book.txt", "--max-new-tokens", "9"]
 
 
@@ -44,6 +44,8 @@ def test_several_hosts(terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--hosts", "2", "Q"], "--rendezvous"),
         (["--hosts", "2", "--host-rank", "2", "--rendezvous", "a:1", "Q"], "no such group"),
         (["-"], "standard input"),
+        (["Q", "--engine", "onnx"], "do not share"),
+        (["Q", "--engine=onnx"], "do not share"),
     ],
 )
 def test_what_cannot_be_started_is_told(terminal: Any, arguments: list[str], told: str) -> None:
@@ -60,3 +62,14 @@ def test_the_real_model_answers_once(nano_file: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (0, "1. 1\n2. 2\n3.\n"), done.stderr
     assert done.stderr.count("[ended after 12 tokens") == 1
+
+
+def test_a_rank_s_own_message_stands_alone(tmp_path: Path) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text("import os, sys\nif os.environ['RANK'] == '1':\n    sys.exit('why')\nimport time; time.sleep(60)")
+    done = subprocess.run(
+        [sys.executable, "-m", "sensorium.apps.torchrun", "--standalone", "--nproc-per-node=2", script],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "why\n")

@@ -64,7 +64,7 @@ def test_eight_bits_round_to_half_a_step(zero: Literal["middle", "level", "value
 def test_weights_that_were_in_few_bits_keep_their_values() -> None:
     """As GGUF's Q4_1, ``scale * level + minimum``, and Q8_0, ``scale * level`` with levels from -127 to 127."""
     torch.manual_seed(6)
-    scale, minimum = torch.rand(5, 3, 1).half().float() + 0.01, torch.randn(5, 3, 1).half().float()
+    scale, minimum = (torch.rand(5, 3, 1) + 0.01).half().float(), torch.randn(5, 3, 1).half().float()
     levels = torch.randint(16, (5, 3, 32)).float()
     levels[..., 4], levels[..., 9] = 0, 15
     four = (scale * levels + minimum).view(5, 96)

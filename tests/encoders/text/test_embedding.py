@@ -13,7 +13,6 @@ import pytest
 import safetensors.torch
 import tokenizers
 import torch
-import transformers
 from sensorium.encoders.encoder import Encoder
 from sensorium.encoders.errors import (
     CheckpointError,
@@ -24,49 +23,17 @@ from sensorium.encoders.errors import (
 )
 from sensorium.encoders.media import AudioData
 from sensorium.encoders.storage import read_json
+from sensorium.encoders.text.pooling import PoolingConfig
 from sensorium.encoders.text.preprocess import TextPreprocess, plan_windows
-from sensorium.encoders.text.text_encoder import PoolingConfig, TextEncoder
+from sensorium.encoders.text.text_encoder import TextEncoder
 from sensorium.encoders.text.tokenizer import Tokenizer
 from sensorium.encoders.text.weights import load_text_encoder
 from torch import Tensor
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 41,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 40,
-    "max_position_embeddings": 19,
-}
-ROBERTA = SIZES | {"max_position_embeddings": 21, "type_vocab_size": 1, "pad_token_id": 1}
-MODELS: dict[str, Callable[[], Any]] = {
-    "bert": lambda: transformers.BertModel(transformers.BertConfig(**SIZES)),
-    "bert-masked": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SIZES, hidden_act="gelu_new")),
-    "bert-classifier": lambda: transformers.BertForSequenceClassification(
-        transformers.BertConfig(**SIZES, hidden_act="relu", type_vocab_size=3)
-    ),
-    "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**ROBERTA)),
-    "xlm-roberta": lambda: transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(**ROBERTA)),
-}
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+from ...checkpoints import LETTERS, TEXT_ENCODERS, text_encoder
+
 TEXTS = ["a cab", "", "bad dad had a cab", "zzz", "a b c d e f g h i j", "fed by a dog"]
 Reference = Callable[[str], tuple[Any, Path]]
-
-
-def save_tokenizer(folder: Path) -> None:
-    """A WordPiece tokenizer of letters, with the special tokens of both families at their usual ids."""
-    words = ["[PAD]", "<pad>", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in "abcdefgh")]
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
-    )
-    backend.normalizer = tokenizers.normalizers.BertNormalizer()
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
-    )
-    backend.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    backend.enable_truncation(6)  # as sentence-transformers saves it; must not be obeyed
-    backend.save(str(folder / "tokenizer.json"))
 
 
 @pytest.fixture(scope="session")
@@ -76,14 +43,8 @@ def text_reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
     def make(name: str) -> tuple[Any, Path]:
         if name not in made:
-            torch.manual_seed(7)
-            model = MODELS[name]().eval().requires_grad_(False)
-            for parameter in model.parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
             folder = tmp_path_factory.mktemp(name)
-            model.save_pretrained(folder)
-            save_tokenizer(folder)
-            made[name] = (model.base_model, folder)
+            made[name] = (text_encoder(name, folder), folder)
         return made[name]
 
     return make
@@ -109,7 +70,7 @@ def reference_features(model: Any, rows: list[list[int]], pad: int) -> list[Tens
     return [row[: len(tokens)] for row, tokens in zip(features, rows, strict=True)]
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(TEXT_ENCODERS))
 def test_features_equal_the_reference(name: str, text_reference: Reference) -> None:
     model, folder = text_reference(name)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-9)):
