@@ -88,7 +88,12 @@ class MediaWriter:
         graphs: dict[str, str] = dict(_DECODERS)
         entries: dict[str, MediaEntry] = {}
         for role, name in _DECODERS.items():
-            kind = DecoderGraph(embedded=True, all_logits=role == MEDIA_SCORING, context_length=self.length)
+            kind = DecoderGraph(
+                embedded=True,
+                both_ways=bool(source.model.both_ways),
+                all_logits=role == MEDIA_SCORING,
+                context_length=self.length,
+            )
             onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
         onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
         graphs[EMBEDDING] = _TABLE
@@ -125,7 +130,8 @@ class MediaWriter:
         reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage, tower.newline)
         onnx.save(reads, folder / "image.onnx")
         onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
-        _write_json(folder / details, {"mark": connector.mark, **tower.parts.details()})
+        told = {"mark": connector.mark, "both_ways": "image" in source.model.both_ways}
+        _write_json(folder / details, told | tower.parts.details())
         limits = dict(source.limits["image"])
         entry = MediaEntry(connector.placeholder, details, tower.parts.slots, tower.parts.most, limits)
         return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry

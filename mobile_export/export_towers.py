@@ -12,18 +12,19 @@ from ..encoders.media import Modality
 from ..fusion.connectors import Connector
 from ..fusion.model import MultimodalModel
 from ..fusion.multimodal import MultimodalFamily
+from ..fusion.multimodal.gemma3 import Gemma3Images
 from ..fusion.multimodal.idefics3 import Idefics3Images
 from ..fusion.multimodal.llava import LlavaImages
 from ..fusion.multimodal.llava_next import LlavaNextImages
 from ..fusion.multimodal.smolvlm import SmolVLMClips
-from .media.parts import JoinedPicture, PictureParts, TiledPicture, WholePicture
+from .media.parts import JoinedPicture, PictureParts, PiecedPicture, TiledPicture, WholePicture
 
 __all__ = ["PictureTower", "check_exported", "frame_parts", "picture_tower", "reasons_against"]
 
 _HEARING = "encoders of sounds are exported of nano alone"
 # Of each family's modalities, why one is not exported; those that are not named are.
 _REASONS: dict[str, dict[Modality, str]] = {
-    "gemma3": {"image": "the decoder's graph has no mask in which the places of a picture see each other both ways"},
+    "gemma3": {},
     "idefics3": {},
     "llava": {},
     "llava_next": {},
@@ -81,6 +82,10 @@ def picture_tower(connector: Connector) -> PictureTower:
         modules, encoder, newline = connector.modules, connector.encoder, connector.modules.image_newline
         part = WholePicture(encoder.preprocess.config, connector.anyres.side**2, connector.placeholder)
         parts = JoinedPicture(part, connector.anyres)
+    elif isinstance(connector, Gemma3Images):
+        modules, encoder = connector.modules, connector.encoder
+        part = WholePicture(encoder.preprocess.config, connector.shown.slots, connector.placeholder)
+        parts = PiecedPicture(part, connector.shown)
     elif isinstance(connector, Idefics3Images):
         parts = TiledPicture(connector.reader.shown)
         modules, encoder = connector.reader.modules, connector.reader.encoder

@@ -138,7 +138,7 @@ class Bundle:
             runner, count = self.scoring(), _SCORED
         else:
             runner, count = self.decoder(), 1
-        parts = [runner.step(state, new[:, first : first + count])[0] for first in range(0, new.shape[1], count)]
+        parts = [runner.step(state, new[:, first:last])[0] for first, last in state.passes(new.shape[1], count)]
         return np.concatenate(parts)
 
     @property

@@ -35,6 +35,8 @@ class AttentionWriter:
         context_length: positions of the rotary tables.
         lengths: value int32 [B]: positions of each row, the new ones included, less one.
         total: value int32 []: the most of them, plus one.
+        ends: value int64 [B, T]: one behind the last later position that each new one sees, 0 for none; "" where none
+            sees any.
     """
 
     graph: Graph
@@ -43,6 +45,7 @@ class AttentionWriter:
     context_length: int
     lengths: str
     total: str
+    ends: str = ""
     _tables: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _rotary: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)
@@ -62,6 +65,8 @@ class AttentionWriter:
         return out
 
     def _fits_fused(self, number: int) -> bool:
+        if self.ends:  # the fused operator sees nothing later
+            return False
         config, rope = self.config, self.config.layer_rope(number)
         sizes = [config.head_size // 2, rope.dimensions // 2] if rope is not None else [config.head_size]
         return all(size % _MULTIPLE == 0 for size in sizes) and config.layer_attention[number] != "chunked"
@@ -179,6 +184,10 @@ class AttentionWriter:
                 else:
                     near = graph.op("Greater", places, graph.op("Sub", asks, window))
                 seen = graph.op("And", seen, near)
+            if self.ends:
+                ends = graph.op("Unsqueeze", self.ends, graph.constant([1, 2, 4], np.int64))
+                later = graph.op("And", graph.op("Greater", places, asks), graph.op("Less", places, ends))
+                seen = graph.op("Or", seen, later)
             self._seen[kind] = seen
         return self._seen[kind]
 

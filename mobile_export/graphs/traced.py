@@ -325,7 +325,7 @@ def _permuted(writer: _Writer, node: Any) -> str:
 
 def _transposed(writer: _Writer, node: Any) -> str:
     order = list(range(_rank(node)))
-    first, second = node.args[1:] if len(node.args) > 1 else (0, 1)
+    first, second = node.args[1:] if len(node.args) > 1 else (-2, -1)
     order[first], order[second] = order[second], order[first]
     return writer.graph.op("Transpose", writer.value(node.args[0]), perm=order)
 
@@ -421,6 +421,13 @@ def _layer_norm(writer: _Writer, node: Any) -> str:
     return writer.graph.op("LayerNormalization", *map(writer.value, (x, weight, bias)), axis=-1, epsilon=float(epsilon))
 
 
+def _rms_norm(writer: _Writer, node: Any) -> str:
+    x, sizes, weight, epsilon = node.args
+    assert len(sizes) == 1, "over the last axis"
+    inputs = writer.value(x), writer.value(weight)
+    return writer.graph.op("SimplifiedLayerNormalization", *inputs, axis=-1, epsilon=float(epsilon))
+
+
 def _attended(writer: _Writer, node: Any) -> str:
     """Of queries, keys and values [..., T, K]; every place sees every other."""
     query, key, value = node.args[:3]
@@ -461,7 +468,8 @@ def _pooled(writer: _Writer, node: Any) -> str:
 
 
 def _averaged(writer: _Writer, node: Any) -> str:
-    x, kernel, stride, padding = node.args[:4]
+    x, kernel, *more = node.args[:4]
+    stride, padding = [*more, *(kernel, [0, 0])[len(more) :]]
     both = [(side * 2)[:2] for side in (kernel, stride, padding)]
     counted = int(node.args[5]) if len(node.args) > 5 else 1
     return writer.graph.op(
@@ -548,6 +556,7 @@ _OPERATORS: dict[str, _Operator] = {
     "permute": _permuted,
     "transpose": _transposed,
     "numpy_T": _transposed,
+    "mT": _transposed,
     "select": _selected,
     "slice": _sliced,
     "flip": _flipped,
@@ -563,6 +572,7 @@ _OPERATORS: dict[str, _Operator] = {
     "einsum": _einsum,
     "linear": _linear,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "scaled_dot_product_attention": _attended,
     "conv2d": _convolution,
     "grid_sampler": _sampled,

@@ -61,7 +61,9 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     connectors: dict[Modality, Callable[[], Connector]] = {
         kind: partial(opens, opened) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
     }
-    return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)
+    both_ways: list[Modality] = [kind for kind in connectors if opened.sees_both_ways(kind)]
+    adapter = bundle.manifest.adapter or None
+    return ExportedMedia(bundle.embeddings, connectors, adapter=adapter, both_ways=both_ways)
 
 
 class _Opened:
@@ -87,6 +89,10 @@ class _Opened:
     def frames(self) -> ExportedFrames:
         placeholder = self._media["video"].placeholder
         return ExportedFrames(self._parts(self._details("video"), placeholder), placeholder)
+
+    def sees_both_ways(self, modality: Modality) -> bool:
+        """Whether the decoder's positions of an item see each other both ways."""
+        return self.has_tower and self._details(modality).get("both_ways") is True
 
     def _parts(self, details: Mapping[str, Any], placeholder: str) -> PartReader:
         resizing, reading = (self._bundle.session(role) for role in (RESIZE, "image"))

@@ -16,9 +16,10 @@ from ...encoders.errors import CheckpointError
 from ...encoders.image.config import PreprocessConfig, check_pixels
 from ...encoders.storage import shortened
 from ...fusion.multimodal.anyres import Anyres, read_resolutions
+from ...fusion.multimodal.pan_and_scan import PanAndScan, PieceLayout
 from ...fusion.multimodal.splitting import Splitting, TileLayout
 
-__all__ = ["JoinedPicture", "PictureParts", "Pixels", "TiledPicture", "WholePicture", "read_parts"]
+__all__ = ["JoinedPicture", "PictureParts", "PiecedPicture", "Pixels", "TiledPicture", "WholePicture", "read_parts"]
 
 #: uint8 [3, H, W].
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -225,6 +226,58 @@ class JoinedPicture:
         return {**self.part.details(), "parts": "joined", "anyres": asdict(self.anyres)}
 
 
+@dataclass(frozen=True, slots=True)
+class PiecedPicture:
+    """A picture, and pieces of it if it is elongated (Gemma 3).
+
+    Attributes:
+        part: what is done with each.
+        shown: how it is cut and shown.
+    """
+
+    part: WholePicture
+    shown: PieceLayout
+
+    @property
+    def slots(self) -> int:
+        """L."""
+        return self.part.slots
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """h and w; None if they depend on the picture."""
+        return self.part.size
+
+    @property
+    def most(self) -> int:
+        """Embeddings of the picture that has most of them."""
+        return self.slots * (1 + (self.shown.cutting.most if self.shown.cutting else 0))
+
+    @property
+    def ends_rows(self) -> bool:
+        """No newlines."""
+        return False
+
+    def layout(self, height: int, width: int) -> str:
+        """Placeholders between markers, for the picture and for each piece."""
+        return self.shown.picture(height, width)
+
+    def parts(self, image: Pixels, resize: Resize) -> list[Pixels]:
+        """The picture, then its pieces."""
+        pieces = [image[:, rows, columns] for rows, columns in self.shown.pieces(*image.shape[1:])]
+        return [part for one in (image, *pieces) for part in self.part.parts(one, resize)]
+
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """As they come."""
+        return None
+
+    def details(self) -> dict[str, Any]:
+        """What `read_parts` makes this of again."""
+        cutting = asdict(self.shown.cutting) if self.shown.cutting else None
+        more = {"parts": "pieces", "cutting": cutting, "around": list(self.shown.tokens[1:])}
+        return {**self.part.details(), **more}
+
+
 def read_parts(raw: Mapping[str, Any], placeholder: str) -> PictureParts:
     """How a bundle's pictures are cut.
 
@@ -261,10 +314,24 @@ def _joined(raw: Mapping[str, Any], slots: int, placeholder: str) -> JoinedPictu
     return JoinedPicture(_whole(raw, slots, placeholder), anyres)
 
 
+def _pieced(raw: Mapping[str, Any], slots: int, placeholder: str) -> PiecedPicture:
+    begin, end = raw["around"]
+    if not isinstance(begin, str) or not isinstance(end, str):
+        raise ValueError(f"pictures between {shortened(begin)} and {shortened(end)}")
+    cutting = None if raw["cutting"] is None else PanAndScan(**raw["cutting"])
+    if cutting is not None:
+        for count in (cutting.most, cutting.smallest):
+            _checked(count)
+        if type(cutting.ratio) not in (int, float) or not cutting.ratio >= 1 or cutting.most > cutting.smallest:
+            raise ValueError(f"pieces by {cutting}")
+    return PiecedPicture(_whole(raw, slots, placeholder), PieceLayout(cutting, slots, (placeholder, begin, end)))
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any], int, str], PictureParts]] = {
     "whole": _whole,
     "tiles": _tiled,
     "joined": _joined,
+    "pieces": _pieced,
 }
 
 

@@ -12,8 +12,9 @@ from tokenizers import AddedToken
 from transformers.models.smolvlm import processing_smolvlm
 
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
+from ..fusion.multimodal.hearing import model_of
 
-__all__ = ["small_gemma3", "small_idefics3", "small_llava", "small_llava_next"]
+__all__ = ["small_gemma3", "small_idefics3", "small_llava", "small_llava_next", "small_qwen2_audio"]
 
 _CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 _LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
@@ -100,8 +101,8 @@ def small_idefics3(
     return _saved(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
-def small_gemma3(folder: Path) -> Path:
-    """Gemma 3, whose decoder reads the places of a picture both ways."""
+def small_gemma3(folder: Path, *, pieces: bool = False) -> Path:
+    """Gemma 3, whose decoder reads the places of a picture both ways; with pieces of elongated pictures, or without."""
     roles = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"}
     named = [AddedToken(name, special=True, normalized=False) for name in roles.values()]
     template = _TEMPLATE.replace("<image>", "<start_of_image>")
@@ -109,15 +110,24 @@ def small_gemma3(folder: Path) -> Path:
     numbers = {f"{name}_index": words.convert_tokens_to_ids(token) for name, token in roles.items()}
     config = transformers.Gemma3Config(
         vision_config=transformers.SiglipVisionConfig(**TOWER),
-        text_config=transformers.Gemma3TextConfig(**TEXT, layer_types=["full_attention"] * 3),
+        text_config=transformers.Gemma3TextConfig(
+            **TEXT, layer_types=["sliding_attention", "full_attention", "sliding_attention"], sliding_window=5
+        ),
         image_token_index=numbers["image_token_index"],
         boi_token_index=numbers["boi_token_index"],
         eoi_token_index=numbers["eoi_token_index"],
         mm_tokens_per_image=9,
     )
-    images = transformers.Gemma3ImageProcessor(size={"height": 35, "width": 35})
+    cutting = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 30, "pan_and_scan_max_num_crops": 3}
+    images = transformers.Gemma3ImageProcessor(size={"height": 35, "width": 35}, **cutting if pieces else {})
     processor = transformers.Gemma3Processor(images, words, template, image_seq_length=9)
+    images.do_pan_and_scan = pieces  # the whole takes for granted that it is off
     return _saved(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
+
+
+def small_qwen2_audio(folder: Path) -> Path:
+    """A model that hears and is exported without what it hears with."""
+    return _saved(folder, *model_of("qwen2-audio", tokenizer, TEXT))
 
 
 def _saved(folder: Path, model: Any, processor: Any) -> Path:
