@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +12,12 @@ from ..encoders.audio import WhisperTranscriber
 from ..encoders.errors import UnsupportedInputError
 from ..encoders.media import Modality
 from ..encoders.text import Tokenizer
-from ..fusion.connectors import ClipWords, Connector, PictureWords, TorchClipReader, TranscriptWords
+from ..fusion.connectors import ClipWords, Connector, HasStandIn, PictureWords, TorchClipReader, TranscriptWords
 from ..fusion.connectors.clip_choice import COUNTS, EVENTS
 from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
+from ..fusion.multimodal.sounds import SoundConnector
 from .bundle import MediaEntry
 from .export_towers import frame_parts, picture_tower
 from .graphs import (
@@ -26,8 +27,10 @@ from .graphs import (
     clip_graph,
     decoder_graph,
     embedding_graph,
+    listener_graph,
     picture_graph,
     resize_graph,
+    spectrum_graph,
     tower_graph,
 )
 from .graphs.linear import LinearWriter
@@ -137,9 +140,12 @@ class MediaWriter:
         return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
-        """What hears."""
+        """What hears: words that are said, or the embeddings of a tower."""
         import onnx
 
+        heard = source.model.connector("audio")
+        if isinstance(heard, SoundConnector):
+            return self._listener(heard, source, folder, weights)
         connector = _of(TranscriptWords, source, "audio")
         transcriber = connector.transcriber
         assert isinstance(transcriber, WhisperTranscriber), "a model is exported from torch"
@@ -157,6 +163,22 @@ class MediaWriter:
         details = "media/audio.json"
         _write_json(folder / details, sizes | suppressed)
         return files, MediaEntry(connector.placeholder, details, 0, self.length, dict(source.limits["audio"]))
+
+    def _listener(self, connector: SoundConnector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """A tower that hears and its projector, and what computes spectrograms for it."""
+        import onnx
+
+        files = {role: f"{role.replace('-', '_')}.onnx" for role in SOUND_ROLES[:2]}
+        network, plan, storage = connector.encoder.network, connector.plan, self.quantization.media
+        hears = listener_graph(network, connector.projector, plan.group, weights, self.linears, storage)
+        models = spectrum_graph(network.config.mel_bins, weights), hears
+        for name, model in zip(files.values(), models, strict=True):
+            onnx.save(model, folder / name)
+        details = "media/audio.json"
+        told = {"mark": connector.mark, "around": connector.around, "plan": asdict(plan)}
+        told |= {"stand_in": connector.stand_in} if isinstance(connector, HasStandIn) else {}
+        _write_json(folder / details, told)
+        return files, MediaEntry(connector.placeholder, details, 1, self.length, dict(source.limits["audio"]))
 
     def clips(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What watches; frames are read, and sound tracks heard, with what reads pictures and sounds."""

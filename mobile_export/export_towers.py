@@ -17,25 +17,25 @@ from ..fusion.multimodal.idefics3 import Idefics3Images
 from ..fusion.multimodal.llava import LlavaImages
 from ..fusion.multimodal.llava_next import LlavaNextImages
 from ..fusion.multimodal.smolvlm import SmolVLMClips
+from ..fusion.multimodal.sounds import SoundConnector
 from .media.parts import JoinedPicture, PictureParts, PiecedPicture, TiledPicture, WholePicture
 
 __all__ = ["PictureTower", "check_exported", "frame_parts", "picture_tower", "reasons_against"]
 
-_HEARING = "encoders of sounds are exported of nano alone"
 # Of each family's modalities, why one is not exported; those that are not named are.
 _REASONS: dict[str, dict[Modality, str]] = {
     "gemma3": {},
     "idefics3": {},
     "llava": {},
     "llava_next": {},
-    "qwen2_audio": {"audio": _HEARING},
+    "qwen2_audio": {},
     "qwen2_vl": {
         "image": "the decoder's graph has no positions of three axes",
         "video": "the decoder's graph has no positions of three axes",
     },
     "smolvlm": {},
-    "ultravox": {"audio": _HEARING},
-    "voxtral": {"audio": _HEARING},
+    "ultravox": {},
+    "voxtral": {},
 }
 
 
@@ -131,5 +131,7 @@ def check_exported(media: MultimodalModel, modality: Modality) -> None:
     connector = media.connector(modality)
     if modality == "video":
         frame_parts(connector, media.connector("image"))
-    else:
+    elif modality == "image":
         picture_tower(connector)
+    elif not isinstance(connector, SoundConnector):
+        raise UnsupportedInputError("What hears is not exported.", given=type(connector).__name__)

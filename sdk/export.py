@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..encoders.errors import InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.media import Modality
@@ -138,7 +138,7 @@ def export(
             tokenizer=tokenizer,
             name=str(source) if adapter is None else f"{source} with {adapter}",
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
-            raw_config=checkpoint.raw_config,
+            raw_config=_decoder_config(checkpoint, tokenizer),
             defaults=checkpoint_defaults(path),
             media=_whole(checkpoint, decoder, tokenizer, modalities, tell=tell)
             or _media(source, decoder, tokenizer, modalities, quiet=quiet),
@@ -195,6 +195,14 @@ def _named(directories: Collection[str | os.PathLike[str]]) -> dict[str, Path]:
             raise InvalidInputError("This is no name of an adapter.", given=name, expected=expected, hint=hint)
         found[name] = directory
     return found
+
+
+def _decoder_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a bundle's config.json says."""
+    if checkpoint.media is None:
+        return checkpoint.raw_config
+    # The inner one of a multimodal checkpoint may name other tokens that end a text: there, the whole's count.
+    return checkpoint.raw_config | {"eos_token_id": sorted(tokenizer.stop_ids)}
 
 
 def _whole(

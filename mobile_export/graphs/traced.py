@@ -261,6 +261,12 @@ def _chosen(writer: _Writer, node: Any) -> str:
     )
 
 
+def _filled(writer: _Writer, node: Any) -> str:
+    """Another number where a mask is true."""
+    x, mask, number = node.args
+    return writer.graph.op("Where", writer.value(mask), writer.value(number, _dtype(node)), writer.value(x))
+
+
 def _reduced(kind: str, at: int = 1) -> _Operator:
     """Over the axes in the argument `at`; behind it stands whether they stay."""
 
@@ -429,19 +435,25 @@ def _rms_norm(writer: _Writer, node: Any) -> str:
 
 
 def _attended(writer: _Writer, node: Any) -> str:
-    """Of queries, keys and values [..., T, K]; every place sees every other."""
-    query, key, value = node.args[:3]
-    assert node.args[3:] in ((), (None,)) and not any(node.kwargs.values()), "without mask, dropout or a scale"
+    """Of queries, keys and values [..., T, K]; every place sees every other, but for a mask that is added."""
+    query, key, value, *more = node.args
+    options = dict(zip(("attn_mask", "dropout_p", "is_causal"), more, strict=False)) | node.kwargs
+    mask = options.pop("attn_mask", None)
+    assert not any(options.values()), "without dropout or a scale"
     graph, last = writer.graph, _rank(node) - 1
     turned = graph.op("Transpose", writer.value(key), perm=[*range(last - 1), last, last - 1])
     # Queries are fewer numbers than scores.
     scale = graph.constant(query.meta["val"].shape[-1] ** -0.5, np.float32)
     scores = graph.op("MatMul", graph.op("Mul", writer.value(query), scale), turned)
+    if mask is not None:
+        assert _dtype(mask).is_floating_point, "a mask that is added"
+        scores = graph.op("Add", scores, writer.value(mask))
     return graph.op("MatMul", graph.op("Softmax", scores, axis=-1), writer.value(value))
 
 
 def _convolution(writer: _Writer, node: Any) -> str:
-    x, weight, bias, stride, padding = [*node.args, *(None, [1, 1], [0, 0])[len(node.args) - 2 :]]
+    axes = _rank(node) - 2
+    x, weight, bias, stride, padding = [*node.args, *(None, [1] * axes, [0] * axes)[len(node.args) - 2 :]]
     assert len(node.args) < 6, "neither dilated nor grouped"
     inputs = [writer.value(one) for one in (x, weight, bias) if one is not None]
     return writer.graph.op("Conv", *inputs, strides=list(stride), pads=[*padding, *padding])
@@ -469,8 +481,9 @@ def _pooled(writer: _Writer, node: Any) -> str:
 
 def _averaged(writer: _Writer, node: Any) -> str:
     x, kernel, *more = node.args[:4]
-    stride, padding = [*more, *(kernel, [0, 0])[len(more) :]]
-    both = [(side * 2)[:2] for side in (kernel, stride, padding)]
+    axes = len(x.meta["val"].shape[2:])
+    stride, padding = [*more, *(kernel, [0] * axes)[len(more) :]]
+    both = [(side * axes)[:axes] for side in (kernel, stride, padding)]
     counted = int(node.args[5]) if len(node.args) > 5 else 1
     return writer.graph.op(
         "AveragePool",
@@ -490,6 +503,11 @@ def _enlarged(writer: _Writer, node: Any) -> str:
 
 def _softmax(writer: _Writer, node: Any) -> str:
     return writer.graph.op("Softmax", writer.value(node.args[0]), axis=node.args[1])
+
+
+def _silu(writer: _Writer, node: Any) -> str:
+    x = writer.value(node.args[0])
+    return writer.graph.op("Mul", x, writer.graph.op("Sigmoid", x))
 
 
 def _gelu(writer: _Writer, node: Any) -> str:
@@ -537,6 +555,8 @@ _OPERATORS: dict[str, _Operator] = {
     "contiguous": _cast,
     "clamp": _clamped,
     "where": _chosen,
+    "masked_fill": _filled,
+    "bitwise_not": _unary("Not"),
     "sum": _reduced("ReduceSum"),
     "mean": _reduced("ReduceMean"),
     "amax": _reduced("ReduceMax"),
@@ -574,13 +594,16 @@ _OPERATORS: dict[str, _Operator] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "scaled_dot_product_attention": _attended,
+    "conv1d": _convolution,
     "conv2d": _convolution,
     "grid_sampler": _sampled,
     "adaptive_avg_pool2d": _pooled,
+    "avg_pool1d": _averaged,
     "avg_pool2d": _averaged,
     "upsample_nearest2d": _enlarged,
     "softmax": _softmax,
     "gelu": _gelu,
+    "silu": _silu,
     "sym_size": _size,
     "arange": _range,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ...fusion.connectors.clip_words import ClipWords
 from ...fusion.connectors.connector import Connector
 from ...fusion.connectors.transcript_words import TranscriptWords
 from .clips import ExportedClipReader
+from .heard import ExportedSounds, ExportedStandIns, read_sound_plan
 from .parts import read_parts
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
@@ -75,9 +76,25 @@ class _Opened:
         self._sounds: TranscriptWords | None = None
 
     @property
+    def graphs(self) -> Collection[str]:
+        """Roles of the bundle's graphs."""
+        return self._bundle.manifest.graphs.keys()
+
+    @property
     def has_tower(self) -> bool:
         """Whether pictures are read part by part."""
-        return RESIZE in self._bundle.manifest.graphs
+        return RESIZE in self.graphs
+
+    def heard(self) -> ExportedSounds:
+        placeholder, details = self._media["audio"].placeholder, self._details("audio")
+        mark, around, stand_in = (details.get(name) for name in ("mark", "around", "stand_in"))
+        texts = [mark, *(around if isinstance(around, list) else ()), *([stand_in] if stand_in is not None else [])]
+        if len(texts) != 3 + (stand_in is not None) or not all(isinstance(one, str) for one in texts):
+            raise CheckpointError("The bundle does not say what stands for a sound.", given=shortened(texts))
+        spectrum, tower = (self._bundle.session(role) for role in SOUND_ROLES[:2])
+        parts = spectrum, tower, read_sound_plan(details.get("plan") or {}), placeholder
+        options: dict[str, Any] = {"mark": mark, "around": tuple(texts[1:3])}
+        return ExportedSounds(*parts, **options) if stand_in is None else ExportedStandIns(stand_in, *parts, **options)
 
     def tower(self) -> ExportedTower:
         placeholder, details = self._media["image"].placeholder, self._details("image")
@@ -127,6 +144,11 @@ def _pictures(opened: _Opened) -> Connector:
     return opened.tower() if opened.has_tower else opened.pictures()
 
 
+def _hears(opened: _Opened) -> Connector:
+    """What hears: a tower, or what transcribes."""
+    return opened.sounds() if SOUND_ROLES[-1] in opened.graphs else opened.heard()
+
+
 def _clips(opened: _Opened) -> Connector:
     """What watches: the tower that reads pictures, or what tells of them in words."""
     return opened.frames() if opened.has_tower else opened.clips()
@@ -173,6 +195,6 @@ def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
 
 _OPENERS: dict[Modality, Callable[[_Opened], Connector]] = {
     "image": _pictures,
-    "audio": _Opened.sounds,
+    "audio": _hears,
     "video": _clips,
 }

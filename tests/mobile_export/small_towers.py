@@ -14,7 +14,7 @@ from transformers.models.smolvlm import processing_smolvlm
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
 from ..fusion.multimodal.hearing import model_of
 
-__all__ = ["small_gemma3", "small_idefics3", "small_llava", "small_llava_next", "small_qwen2_audio"]
+__all__ = ["small_gemma3", "small_idefics3", "small_listener", "small_llava", "small_llava_next"]
 
 _CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 _LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
@@ -125,9 +125,9 @@ def small_gemma3(folder: Path, *, pieces: bool = False) -> Path:
     return _saved(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
 
 
-def small_qwen2_audio(folder: Path) -> Path:
-    """A model that hears and is exported without what it hears with."""
-    return _saved(folder, *model_of("qwen2-audio", tokenizer, TEXT))
+def small_listener(folder: Path, case: str) -> Path:
+    """Ultravox, Qwen2-Audio or Voxtral with a tower of two seconds."""
+    return _saved(folder, *model_of(case, tokenizer, TEXT))
 
 
 def _saved(folder: Path, model: Any, processor: Any) -> Path:
@@ -135,6 +135,7 @@ def _saved(folder: Path, model: Any, processor: Any) -> Path:
     torch.manual_seed(11)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    folder.mkdir(exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

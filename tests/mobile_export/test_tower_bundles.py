@@ -21,7 +21,7 @@ from sensorium.mobile_export.bundle import file_entries, read_manifest, write_ma
 from sensorium.mobile_export.decoder_runner import DecoderShape, RunnerState
 from skimage import data
 
-from .small_towers import small_gemma3, small_idefics3, small_llava, small_llava_next, small_qwen2_audio
+from .small_towers import small_gemma3, small_idefics3, small_llava, small_llava_next
 
 Pair: TypeAlias = tuple[sdk.Model, sdk.Model, Path]
 CASES: dict[str, Callable[[Path], Path]] = {
@@ -195,14 +195,3 @@ def test_a_processor_that_keeps_shapes_leaves_the_decoder(tmp_path: Path) -> Non
     sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, tell=told.append)
     assert sdk.load(tmp_path / "out").modalities == ("text",)
     assert any("image is not exported of this llava" in step for step in told)
-
-
-def test_families_without_a_graph_leave_the_decoder_and_say_why(tmp_path: Path) -> None:
-    checkpoint = small_qwen2_audio(tmp_path / "checkpoint")
-    for modalities, reason in ((["text", "audio"], "of qwen2_audio, encoders of sounds"), (["image"], "text, audio")):
-        with pytest.raises(sdk.OptionError, match=reason):
-            sdk.export(checkpoint, tmp_path / "out", figures=False, modalities=modalities)
-    told: list[str] = []
-    sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, tell=told.append)
-    assert sdk.load(tmp_path / "out").modalities == ("text",)
-    assert "audio is not exported of qwen2_audio: encoders of sounds are exported of nano alone" in told
