@@ -1,20 +1,26 @@
-"""Speed, start and memory of an exported bundle beside onnxruntime-genai and `transformers`, on the same threads.
+"""Speed, start and memory of an exported bundle beside onnxruntime-genai, llama.cpp and `transformers`, on the same
+threads; and where a step's time goes.
 
     python -m benchmarks.export [--quant int4] [--prompt-tokens 512] [--new-tokens 128] [--rounds 5]
 
 onnxruntime-genai runs our bundle as it is, and the int4 build that its own builder makes of the same checkpoint (needs
-the package onnx-ir). The memory bandwidth is that of a copy of 256 MB, counted both ways.
+the package onnx-ir). llama.cpp (package llama-cpp-python, left out where it is not installed) runs the GGUF file that
+the bundle is made from. The memory bandwidth is that of a copy of 256 MB, counted both ways. Perplexities are of the
+first 512 tokens of the shipped text, read by onnxruntime-genai.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +45,27 @@ def main() -> None:
         print(json.dumps(_cold(*arguments.cold)))
         return
     from sensorium import sdk
+    from sensorium.sdk.hub import resolve
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, bundle, built = (Path(folder) / name for name in ("checkpoint", "bundle", "built"))
         sdk.load("nano", dtype="float32").save(checkpoint, text_only=True)
         manifest = sdk.export("nano", bundle, quant=arguments.quant)
-        runs: dict[str, Run] = {"Sensorium": _ours(bundle), "genai, our bundle": _genai(bundle)}
+        builds = {"genai, our bundle": bundle}
         if _build(checkpoint, built):
-            runs["genai, its own int4"] = _genai(built)
+            builds["genai, its own int4"] = built
+        runs: dict[str, Run] = {"Sensorium": _ours(bundle)} | {name: _genai(path) for name, path in builds.items()}
+        if importlib.util.find_spec("llama_cpp"):
+            runs["llama.cpp, the GGUF file"] = _llama(resolve("nano"), arguments.prompt_tokens + arguments.new_tokens)
         runs["transformers, bfloat16"] = _transformers(checkpoint)
         size = sum(entry.size for entry in manifest.files.values())
         print(f"{manifest.quantization}, {size / 1e6:.1f} MB, perplexity {manifest.figures['perplexity']}\n")
         counts = (arguments.prompt_tokens, arguments.new_tokens, arguments.rounds)
         _speeds(runs, counts, (bundle / _WEIGHTS).stat().st_size)
         runs.clear()
+        print_table(("build", "perplexity"), [(name, f"{_perplexity(path):.2f}") for name, path in builds.items()])
+        for tokens in (1, arguments.prompt_tokens):
+            _shares(bundle / "model.onnx", tokens)
         _cold_starts({"onnx": bundle, "torch": Path("nano")}, arguments.rounds)
 
 
@@ -115,6 +128,59 @@ def _genai(folder: Path) -> Run:
         for _ in range(new):
             generator.generate_next_token()
         return generator.get_next_tokens()
+
+    return run
+
+
+def _perplexity(folder: Path) -> float:
+    """Of the shipped text, a token at a time, as the build's last-position logits give it."""
+    import onnxruntime_genai as genai
+    from sensorium.mobile_export.texts import EVALUATION, text
+
+    model = genai.Model(str(folder))
+    tokens = genai.Tokenizer(model).encode(text(EVALUATION))[:512]
+    options = genai.GeneratorParams(model)
+    options.set_search_options(max_length=len(tokens) + 1)
+    generator, logs = genai.Generator(model, options), []
+    for token, after in pairwise(tokens):
+        generator.append_tokens([int(token)])
+        logits = np.asarray(generator.get_logits(), np.float64).reshape(-1)
+        logs.append(logits[after] - np.logaddexp.reduce(logits))
+    return float(np.exp(-np.mean(logs)))
+
+
+def _shares(graph: Path, tokens: int) -> None:
+    """A table of the operators that a pass over so many new tokens, after 64, spends its time in."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.enable_profiling, options.profile_file_prefix = True, str(graph.parent / "profile")
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    feeds: dict[str, Any] = {"input_ids": np.arange(1000, 1000 + tokens)[None]}
+    feeds["attention_mask"] = np.ones((1, 64 + tokens), np.int64)
+    for given in session.get_inputs():
+        if given.name.startswith("past"):
+            feeds[given.name] = np.zeros((1, given.shape[1], 64, given.shape[3]), np.float32)
+    for _ in range(1 if tokens > 1 else 20):
+        session.run(["logits"], feeds)
+    spent: Counter[str] = Counter()
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    rows = [(name, f"{took / spent.total():.0%}") for name, took in spent.most_common(7)]
+    print_table((f"operator, {tokens} new", "share of the time"), rows)
+
+
+def _llama(path: Path, length: int) -> Run:
+    from llama_cpp import Llama
+
+    threads = len(os.sched_getaffinity(0))
+    model = Llama(str(path), n_ctx=length, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+    def run(prompt: list[int], new: int) -> object:
+        model.reset()
+        return list(islice(model.generate(prompt, temp=0.0), new))
 
     return run
 

@@ -61,11 +61,15 @@ class RelativeBias(nn.Module):
         distance = query_positions[:, None] - key_positions
         nearest, farthest = int(distance.min()), int(distance.max())
         span = torch.arange(nearest, farthest + 1, device=query.device)
-        relative = self.r_proj(self._sinusoid(span).to(query.dtype)).view(-1, self.heads, self.size)
+        relative = self.rows(span)
         plain = query - self.content_bias[:, None] + self.position_bias[:, None]
         scores = torch.einsum("bhtd,nhd->bhtn", plain, relative) * self.scale
         index = (distance - nearest).expand(*scores.shape[:2], *distance.shape)
         return scores.gather(3, index)
+
+    def rows(self, distance: Tensor) -> Tensor:
+        """What a query meets at each of N distances: [N, H, d]."""
+        return self.r_proj(self._sinusoid(distance).to(self.r_proj.weight.dtype)).view(-1, self.heads, self.size)
 
     def _sinusoid(self, distance: Tensor) -> Tensor:
         periods = 10_000 ** (torch.arange(0, self.hidden, 2, device=distance.device) / self.hidden)

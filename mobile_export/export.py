@@ -25,7 +25,7 @@ from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
 from .media_proof import write_media_goldens
 from .proof import GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
-from .quantization import Quantization, importance_of
+from .quantization import Importance, Quantization
 from .runtime import DECODER, SCORING, Bundle
 from .targets import TARGETS, finish
 from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
@@ -117,10 +117,9 @@ def export_bundle(
 
 
 def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
-    importance, quantization, length = {}, job.quantization, job.length
+    importance, quantization, length = None, job.quantization, job.length
     if quantization.calibrated:
-        job.tell("measuring which input features matter")
-        importance = importance_of(source.decoder, _tokens(source.tokenizer, CALIBRATION))
+        importance = Importance(source.decoder, _tokens(source.tokenizer, CALIBRATION), job.tell)
     job.tell(f"writing graphs ({quantization.name})")
     adapters = {name: adapter_slots(source.decoder, updates) for name, updates in source.adapters.items()}
     slots = {product for found in adapters.values() for product in found}

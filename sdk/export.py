@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..mobile_export.bundle import Manifest
     from ..mobile_export.export_media import MediaSource
     from ..mobile_export.proof import GoldenResult
+    from ..mobile_export.quantization import Quantization
 
 __all__ = ["Verification", "export", "verify"]
 
@@ -39,7 +40,7 @@ _LIMITS: _Limits = {
         "side": float(LIMITS.frame_side),
     },
 }
-_QUANTIZATIONS = ("fp32", "fp16", "int8", "int4", "int4-fp32", "mixed")
+_QUANTIZATIONS = ("fp32", "fp16", "int8", "int8-fp32", "int4", "int4-block64", "int4-block128", "int4-fp32", "mixed")
 _TEXT_ALONE = ("android", "ios")
 _TARGETS = ("onnx", "genai", "web", *_TEXT_ALONE)
 
@@ -66,7 +67,7 @@ def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    quant: str = "int4",
+    quant: str | Quantization = "int4",
     target: str = "onnx",
     overwrite: bool = False,
     context_length: int | None = None,
@@ -82,9 +83,10 @@ def export(
     Args:
         source: as for `load`; or a text encoder, as for `load_embedder`, of which the options of decoders ask nothing.
         out: directory of the bundle.
-        quant: ``fp32``, ``fp16``, ``int8``, ``int4``; ``int4-fp32``: weights in 4 bits, everything else as computed, so
-            that a model that was in 4 bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
-            elsewhere.
+        quant: ``fp32``, ``fp16``; ``int8``, ``int4``, which round weights and inputs, these a block of 32 at a time;
+            ``int4-block64`` and ``int4-block128``: larger blocks; ``int8-fp32`` and ``int4-fp32``: weights alone, so
+            that a model that was in so few bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
+            elsewhere. Or a `mobile_export.quantization.Quantization` of one's own.
         target: ``onnx`` for ONNX Runtime on any system; ``genai``, ``web``; ``android`` and ``ios`` for builds of ONNX
             Runtime made for this bundle: text alone, in ORT format. See docs/export.md.
         overwrite: replace a bundle that is there.
@@ -116,7 +118,7 @@ def export(
         common = {"overwrite": overwrite, "figures": figures, "quiet": quiet, "tell": tell}
         return export_embedder(source, out, quant=quant, **common)
     modalities = _modalities(target, modalities)
-    if quant not in _QUANTIZATIONS:
+    if isinstance(quant, str) and quant not in _QUANTIZATIONS:
         raise OptionError("There is no such quantization.", given=quant, expected=", ".join(_QUANTIZATIONS))
     path = resolve(source, quiet=quiet)
     import torch
@@ -152,7 +154,7 @@ def export(
     return export_bundle(
         made,
         Path(out),
-        QUANTIZATIONS[quant],
+        QUANTIZATIONS[quant] if isinstance(quant, str) else quant,
         target=target,
         overwrite=overwrite,
         context_length=context_length,

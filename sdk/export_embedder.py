@@ -15,6 +15,7 @@ from .hub import resolve
 
 if TYPE_CHECKING:
     from ..mobile_export.bundle import Manifest
+    from ..mobile_export.quantization import Quantization
 
 __all__ = ["export_embedder", "is_embedder"]
 
@@ -34,14 +35,14 @@ def export_embedder(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    quant: str,
+    quant: str | Quantization,
     overwrite: bool,
     figures: bool,
     quiet: bool,
     tell: Callable[[str], None],
 ) -> Manifest:
     """Exports a text encoder; arguments, value and errors as of `sensorium.sdk.export`."""
-    if quant not in _QUANTIZATIONS:
+    if isinstance(quant, str) and quant not in _QUANTIZATIONS:
         expected = ", ".join(_QUANTIZATIONS)
         raise OptionError("A text encoder has no such quantization.", given=quant, expected=expected)
     path = resolve(source, role="text-encoder", quiet=quiet)
@@ -58,4 +59,11 @@ def export_embedder(
         licence=card(str(source)).part("text-encoder").licence if source in card_names() else "",
         raw_config=raw_config,
     )
-    return export_text_encoder(made, Path(out), QUANTIZATIONS[quant], overwrite=overwrite, figures=figures, tell=tell)
+    return export_text_encoder(
+        made,
+        Path(out),
+        QUANTIZATIONS[quant] if isinstance(quant, str) else quant,
+        overwrite=overwrite,
+        figures=figures,
+        tell=tell,
+    )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from .lock import alone
 
 __all__ = ["check_bundle_options", "has_ready_bundle", "own_bundle", "ready_bundle", "unlike_a_bundle"]
 
+_UNUSED = 30 * 24 * 3600  # seconds after which a bundle of another version is removed
 _LAYERS = ("fusion", "mobile_export")  # whose code decides what is in a bundle
 
 
@@ -97,8 +102,10 @@ def ready_bundle(name: str, *, tell: Callable[[str], None] = lambda step: None) 
     from ..mobile_export.bundle import MANIFEST
 
     found = card(name)
-    out = cache_directory() / "bundles" / f"{name}-{found.bundle}-{_digest(found)}"
+    stem = f"{name}-{found.bundle}"
+    out = cache_directory() / "bundles" / f"{stem}-{_digest(found)}"
     if (out / MANIFEST).is_file():
+        _mark_used(out)
         return out
     with alone(out.with_name(f"{out.name}.lock")):
         if not (out / MANIFEST).is_file():  # another process was faster
@@ -109,7 +116,21 @@ def ready_bundle(name: str, *, tell: Callable[[str], None] = lambda step: None) 
                 export(name, out, quant=found.bundle, figures=False, tell=tell)
             except OSError as error:
                 raise SensoriumError("The bundle cannot be kept in the cache.", given=str(error)) from error
+            _remove_unused(out.parent, stem, but=out)
     return out
+
+
+def _mark_used(bundle: Path) -> None:
+    with contextlib.suppress(OSError):  # another user's, or a disk that cannot be written: it works all the same
+        os.utime(bundle)
+
+
+def _remove_unused(bundles: Path, stem: str, *, but: Path) -> None:
+    """Removes a card's bundles that other versions of this code made and nobody has used for a month."""
+    for old in bundles.glob(f"{stem}-*"):
+        with contextlib.suppress(OSError):
+            if old.is_dir() and old != but and time.time() - old.stat().st_mtime > _UNUSED:
+                shutil.rmtree(old)
 
 
 def _digest(found: Card) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from ...fusion.config import DecoderConfig, Rope
 from ...fusion.decoder import SelfAttention
+from ...fusion.positions import BucketedBias, RelativeBias
 from ...fusion.rope import attention_factor, inverse_frequencies
 from .builder import MICROSOFT, Graph
 from .linear import float_array
@@ -37,6 +38,7 @@ class AttentionWriter:
         total: value int32 []: the most of them, plus one.
         ends: value int64 [B, T]: one behind the last later position that each new one sees, 0 for none; "" where none
             sees any.
+        bucketed: biases on scores that all layers share, or None.
     """
 
     graph: Graph
@@ -46,9 +48,11 @@ class AttentionWriter:
     lengths: str
     total: str
     ends: str = ""
+    bucketed: BucketedBias | None = None
     _tables: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _rotary: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)
+    _distances: str = ""
     _queried: str = ""
 
     def write(self, whole: str, attention: SelfAttention, number: int) -> str:
@@ -56,8 +60,10 @@ class AttentionWriter:
         parts = self._normalised(whole, attention) if attention.q_norm is not None else None
         past = [self._past(number, part) for part in ("key", "value")]
         present = [f"present.{number}.{part}" for part in ("key", "value")]
-        write = self._fused if self._fits_fused(number) else self._standard
-        out = write(whole, parts, number, past, present)
+        if self._fits_fused(number):
+            out = self._fused(whole, parts, number, past, present)
+        else:
+            out = self._standard(parts or self._split(whole), attention, number, past, present)
         config = self.config
         for name in present:
             shape = ("batch_size", config.kv_heads, "total_sequence_length", config.head_size)
@@ -68,6 +74,8 @@ class AttentionWriter:
         if self.ends:  # the fused operator sees nothing later
             return False
         config, rope = self.config, self.config.layer_rope(number)
+        if config.positions in ("bucketed", "relative"):
+            return False
         sizes = [config.head_size // 2, rope.dimensions // 2] if rope is not None else [config.head_size]
         return all(size % _MULTIPLE == 0 for size in sizes) and config.layer_attention[number] != "chunked"
 
@@ -105,13 +113,17 @@ class AttentionWriter:
         )
         return out
 
-    def _standard(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
-        graph, config = self.graph, self.config
-        query, key, value = parts or self._split(whole)
+    def _standard(
+        self, parts: list[str], attention: SelfAttention, number: int, past: list[str], present: list[str]
+    ) -> str:
+        graph, config, relative = self.graph, self.config, attention.relative
+        query, key, value = parts
         size, heads = config.head_size, config.kv_heads
         # [B, T, H d] -> [B, T, H, d], turned.
         query, key = (self._turned(self._apart(part), number) for part in (query, key))
-        query = self._heads_first(query, [0, 0, heads, config.heads // heads, size], [0, 2, 3, 1, 4])
+        grouped = ([0, 0, heads, config.heads // heads, size], [0, 2, 3, 1, 4])
+        asking = self._heads_first(self._moved(query, relative.position_bias), *grouped) if relative else ""
+        query = self._heads_first(self._moved(query, relative.content_bias) if relative else query, *grouped)
         key = self._heads_first(key, [0, 0, heads, size], [0, 2, 1, 3])
         value = self._heads_first(self._apart(value), [0, 0, heads, size], [0, 2, 1, 3])
         for new, old, name in ((key, past[0], present[0]), (value, past[1], present[1])):
@@ -120,6 +132,10 @@ class AttentionWriter:
         keys, values = (graph.op("Unsqueeze", name, graph.constant([2], np.int64)) for name in present)
         turned = graph.op("Transpose", keys, perm=[0, 1, 2, 4, 3])
         scores = graph.op("Mul", graph.op("MatMul", query, turned), graph.constant(config.scale, np.float32))
+        if relative is not None:
+            scores = graph.op("Add", scores, self._relative(asking, relative, number, present[0]))
+        if self.bucketed is not None:
+            scores = graph.op("Add", scores, self._bucketed(self.bucketed, present[0]))
         if config.attention_softcap is not None:
             cap = graph.constant(config.attention_softcap, np.float32)
             scores = graph.op("Mul", graph.op("Tanh", graph.op("Div", scores, cap)), cap)
@@ -128,6 +144,44 @@ class AttentionWriter:
         out = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), values)  # [B, Hkv, G, T, d]
         out = graph.op("Transpose", out, perm=[0, 3, 1, 2, 4])
         return graph.op("Reshape", out, graph.constant([0, 0, config.heads * size], np.int64))
+
+    def _moved(self, query: str, bias: torch.Tensor) -> str:
+        """A query [B, T, H, d] and a bias [H, d]."""
+        return self.graph.op("Add", query, self.graph.constant(bias.detach().float().numpy()))
+
+    def _relative(self, query: str, bias: RelativeBias, number: int, keys: str) -> str:
+        """Scores of distances [B, Hkv, G, T, C] for a query [B, Hkv, G, T, d]: as `RelativeBias`, whose rows for all
+        distances lie in the file."""
+        graph = self.graph
+        rows = bias.rows(torch.arange(self.context_length)).unflatten(1, (self.config.kv_heads, -1))  # [L, Hkv, G, d]
+        turned = graph.weight(f"relative.{number}", float_array(rows.permute(1, 2, 3, 0), "float32"))
+        scores = graph.op("Mul", graph.op("MatMul", query, turned), graph.constant(bias.scale, np.float32))
+        shape = graph.op(
+            "Concat", graph.op("Shape", query, start=0, end=4), graph.op("Shape", keys, start=2, end=3), axis=0
+        )
+        return graph.op("GatherElements", scores, graph.op("Expand", self._distance(keys), shape), axis=4)
+
+    def _bucketed(self, bias: BucketedBias, keys: str) -> str:
+        """The bias of every distance [B, Hkv, G, T, C]."""
+        if "bucketed" not in self._seen:
+            graph, zero = self.graph, torch.zeros(1)
+            # [1, H, distances, 1] of a query at each distance from the first key
+            table = bias(zero, torch.arange(bias.longest + 1), torch.zeros(1, dtype=torch.long))[0, :, :, 0]
+            stored = graph.weight("bucketed", float_array(table.unflatten(0, (self.config.kv_heads, -1)), "float32"))
+            far = graph.op("Min", self._distance(keys), graph.constant(bias.longest, np.int64))
+            found = graph.op("Gather", stored, graph.op("Squeeze", far, graph.constant([1, 2], np.int64)), axis=2)
+            self._seen["bucketed"] = graph.op("Transpose", found, perm=[2, 0, 1, 3, 4])
+        return self._seen["bucketed"]
+
+    def _distance(self, keys: str) -> str:
+        """int64 [B, 1, 1, T, C]: from each place of the buffer to each new position; 0 from later ones."""
+        if not self._distances:
+            graph = self.graph
+            asks = graph.op("Unsqueeze", self._queried, graph.constant([1, 2, 4], np.int64))
+            capacity = graph.op("Gather", graph.op("Shape", keys), graph.constant(2, np.int64))
+            places = graph.op("Range", graph.constant(0, np.int64), capacity, graph.constant(1, np.int64))
+            self._distances = graph.op("Max", graph.op("Sub", asks, places), graph.constant(0, np.int64))
+        return self._distances
 
     def _apart(self, x: str) -> str:
         """[B, T, heads · d] → [B, T, heads, d]."""

@@ -89,8 +89,6 @@ def check_family(config: DecoderConfig, context_length: int) -> None:
         UnsupportedInputError: names the family and the reason.
     """
     reason = None
-    if config.positions in ("relative", "bucketed"):
-        reason = f"{config.positions} positions act on attention scores, which no graph shows"
     for rope in (config.rope, config.sliding_rope):
         scaling = rope.scaling if rope is not None else None
         if scaling is not None and scaling.kind == "dynamic":
@@ -128,7 +126,10 @@ class _Writer:
         total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
         shape = ("batch_size", "sequence_length")
         ends = graph.input("seen_until", np.int64, shape) if self.kind.both_ways else ""
-        self.attention = AttentionWriter(graph, config, self.norms, self.kind.context_length, lengths, total, ends)
+        biases = self.decoder.model.position_bias
+        self.attention = AttentionWriter(
+            graph, config, self.norms, self.kind.context_length, lengths, total, ends, biases
+        )
         if config.positions == "learned":
             hidden = graph.op("Add", hidden, self._learned(hidden))
         for number, block in enumerate(self.decoder.model.layers):

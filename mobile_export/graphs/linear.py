@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...encoders.errors import UnsupportedInputError
 from ..adapters import DOWN, UP
-from ..quantization import Blocks, dequantize, quantize
+from ..quantization import Blocks, dequantize, exact_blocks, quantize
 from ..quantization.blocks import BlockFormat
 from ..quantization.plan import Storage
 from .builder import MICROSOFT, Graph
@@ -27,12 +27,12 @@ class LinearWriter:
     """Writes products with weights; a matrix that several graphs use is quantized once.
 
     Args:
-        importance: of input features, by layer; for layers whose storage is a block format.
+        importance: of a layer's input features, or None for layers that have none; asked where weights are rounded.
         slots: names of products that adapters beside the graph may add to.
     """
 
-    def __init__(self, importance: dict[str, Tensor] | None = None, slots: Collection[str] = ()) -> None:
-        self._importance, self._slots = importance or {}, frozenset(slots)
+    def __init__(self, importance: Callable[[str], Tensor | None] | None = None, slots: Collection[str] = ()) -> None:
+        self._importance, self._slots = importance, frozenset(slots)
         self._made: dict[str, Blocks] = {}
 
     def blocks(self, name: str, weight: Tensor, format: BlockFormat, layer: str | None = None) -> Blocks:
@@ -45,8 +45,13 @@ class LinearWriter:
             layer: whose importance counts; the matrix's own name if not given.
         """
         if name not in self._made:
-            self._made[name] = quantize(weight, format, self._importance.get(layer or name))
+            self._made[name] = self._quantized(weight, format, layer or name)
         return self._made[name]
+
+    def _quantized(self, weight: Tensor, format: BlockFormat, layer: str) -> Blocks:
+        if self._importance is None:
+            return quantize(weight, format)
+        return exact_blocks(weight, format) or quantize(weight, format, self._importance(layer))
 
     def linear(
         self, graph: Graph, x: str, name: str, weight: Tensor, bias: Tensor | None, storage: Storage, layer: str

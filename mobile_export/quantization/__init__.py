@@ -1,7 +1,16 @@
 """Weights in fewer bits."""
 
-from .blocks import BlockFormat, Blocks, dequantize, quantize
-from .importance import importance_of
+from .blocks import BlockFormat, Blocks, dequantize, exact_blocks, quantize
+from .importance import Importance
 from .plan import QUANTIZATIONS, Quantization
 
-__all__ = ["QUANTIZATIONS", "BlockFormat", "Blocks", "Quantization", "dequantize", "importance_of", "quantize"]
+__all__ = [
+    "QUANTIZATIONS",
+    "BlockFormat",
+    "Blocks",
+    "Importance",
+    "Quantization",
+    "dequantize",
+    "exact_blocks",
+    "quantize",
+]

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BlockFormat", "Blocks", "dequantize", "quantize"]
+__all__ = ["BlockFormat", "Blocks", "dequantize", "exact_blocks", "quantize"]
 
+_TRIED = 32  # rows
 _ROWS = 4096 * 64  # weights of a part: more only need memory
 # Scales that are tried, as shares of the one that spans the block's whole range; 8 bits lose next to nothing.
 # 128 / 127 finds the levels again of weights that were in GGUF's 8 bits, which leave out one level.
@@ -91,6 +92,17 @@ def quantize(weight: Tensor, format: BlockFormat, importance: Tensor | None = No
         lowest = _halves(zeros - format.levels // 2 * torch.from_numpy(stored.astype(np.float32)))
         return Blocks(packed.numpy(), stored, lowest=lowest)
     return Blocks(packed.numpy(), stored, None if format.zero == "middle" else zeros.to(torch.uint8).numpy())
+
+
+def exact_blocks(weight: Tensor, format: BlockFormat) -> Blocks | None:
+    """Blocks that stand for a matrix [N, K] without rounding it, as those of weights that were in few bits; or None."""
+    blocks = None
+    for part in (weight[:_TRIED], weight):  # few rows tell most of those that do not
+        blocks = quantize(part, format)
+        lost = np.abs(dequantize(blocks, format, weight.shape[1]) - part.detach().float().numpy())
+        if lost.max() > 1e-6 * float(part.detach().abs().max()):
+            return None
+    return blocks
 
 
 def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.float32]:

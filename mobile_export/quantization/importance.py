@@ -10,11 +10,36 @@ from torch import Tensor, nn
 
 from ...fusion.decoder import Decoder
 
-__all__ = ["importance_of"]
+__all__ = ["Importance"]
+
+
+class Importance:
+    """The importance of a decoder's input features, measured when it is first asked for: weights that need no rounding
+    do not ask.
+
+    Args:
+        decoder: measured as it is.
+        tokens: of a text.
+        tell: is told when it is measured.
+    """
+
+    def __init__(self, decoder: Decoder, tokens: Sequence[int], tell: Callable[[str], None]) -> None:
+        self._decoder, self._tokens, self._tell = decoder, tokens, tell
+        self._names = {name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)} | {"lm_head"}
+        self._measured: dict[str, Tensor] | None = None
+
+    def __call__(self, layer: str) -> Tensor | None:
+        """Of a layer's features, float32 [K]; None for a layer that is none of the decoder's."""
+        if layer not in self._names:
+            return None
+        if self._measured is None:
+            self._tell("measuring which input features matter")
+            self._measured = _importance_of(self._decoder, self._tokens)
+        return self._measured.get(layer)
 
 
 @torch.inference_mode()
-def importance_of(decoder: Decoder, tokens: Sequence[int], *, window: int = 512) -> dict[str, Tensor]:
+def _importance_of(decoder: Decoder, tokens: Sequence[int], *, window: int = 512) -> dict[str, Tensor]:
     """The mean square of every input feature of every linear layer: float32 [K] by the layer's name.
 
     The output head is ``lm_head`` even where it is the embedding table.

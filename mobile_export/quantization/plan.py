@@ -51,7 +51,15 @@ QUANTIZATIONS: dict[str, Quantization] = {
     "fp32": Quantization("fp32", "float32", "float32"),
     "fp16": Quantization("fp16", "float16", "float16"),
     "int8": Quantization("int8", _EIGHT, _EIGHT),
+    "int8-fp32": Quantization("int8-fp32", _EIGHT_WIDE, _EIGHT_WIDE, encoders="float16"),
     "int4": Quantization("int4", _FOUR, _EIGHT, calibrated=True, encoders=BlockFormat(4, 32)),
+    # Larger blocks are smaller and decode faster, at a loss.
+    **{
+        f"int4-block{size}": Quantization(
+            f"int4-block{size}", replace(_FOUR, block=size), _EIGHT, calibrated=True, encoders=BlockFormat(4, size)
+        )
+        for size in (64, 128)
+    },
     # Rounds weights alone, so that what was in 4 bits already answers as it did.
     "int4-fp32": Quantization("int4-fp32", _FOUR_WIDE, _EIGHT_WIDE, encoders="float16"),
     # The MLPs' input projections are half of a decoder and lose the least in 4 bits (docs/decisions/0010).

@@ -120,3 +120,31 @@ def test_threads_are_those_that_the_environment_allows(
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     found = open_session(tmp_path / "same.onnx").get_session_options().intra_op_num_threads
     assert found == (threads or len(os.sched_getaffinity(0)))
+
+
+def test_what_is_not_rounded_needs_no_importance() -> None:
+    """Weights on 16 levels a block ask for none; others do, be it one of their last rows alone."""
+    torch.manual_seed(8)
+    levels = torch.randint(16, (70, 2, 32)).float()
+    levels[..., 0], levels[..., 1] = 0, 15
+    weight, format = (levels * 0.25 - 1.5).view(70, 64), BlockFormat(4, 32, "value")
+    asked: list[str] = []
+
+    def importance(layer: str) -> torch.Tensor:
+        asked.append(layer)
+        return torch.ones(64)
+
+    blocks = LinearWriter(importance).blocks("a", weight, format)
+    assert not asked and float(error(weight, format).max()) == 0 and blocks.scales.dtype == np.float16
+    weight[-1, -1] += 0.1
+    LinearWriter(importance).blocks("b", weight, format, layer="c")
+    assert asked == ["c"]
+
+
+def test_scales_that_halves_would_lose_stay_wide() -> None:
+    torch.manual_seed(9)
+    for size in (1e-9, 1e9):
+        weight = torch.randn(3, 64) * size
+        blocks = quantize(weight, BlockFormat(4, 32, "value"))
+        assert blocks.scales.dtype == np.float32
+        assert float(error(weight, BlockFormat(4, 32, "value")).mean()) < 0.01 * size**2

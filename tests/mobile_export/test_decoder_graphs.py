@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ import pytest
 import torch
 from sensorium import sdk
 from sensorium.fusion.checkpoints import load_decoder
+from sensorium.fusion.config import DecoderConfig
 from sensorium.fusion.decoder import Decoder
 from sensorium.mobile_export.decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 from sensorium.mobile_export.graphs import DecoderGraph, WeightFile, decoder_graph
@@ -56,15 +59,50 @@ def test_the_fused_operator_does_too(case: str, tmp_path: Path, monkeypatch: pyt
     check(case, tmp_path, fused=True)
 
 
-@torch.inference_mode()
+@pytest.mark.parametrize("heads", [(6, 6), (6, 2)])
+@pytest.mark.parametrize("positions", ["bucketed", "relative"])
+def test_positions_that_act_on_scores_fall_back_to_standard_operators(
+    positions: Literal["bucketed", "relative"], heads: tuple[int, int], tmp_path: Path
+) -> None:
+    """LaMDA's, Gopher's and Chinchilla's, of whom no weights are public: as torch, past the last bucket, too."""
+    sizes = {"hidden_size": 48, "layers": 3, "head_size": 8, "mlp_size": 40, "context_length": 301}
+    config = DecoderConfig(
+        family="sensorium", vocabulary_size=37, heads=heads[0], kv_heads=heads[1], positions=positions, **sizes
+    )
+    torch.manual_seed(5)
+    decoder = Decoder(config).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    check_decoder(decoder, decoder, tmp_path, fused=False)
+    tokens = torch.randint(0, 37, (1, 290))
+    runner = runner_of(decoder, tmp_path)
+    with torch.inference_mode():
+        expected = decoder(tokens)[0, -1].numpy()
+    assert relative(runner.read(runner.new_state(), tokens.numpy(), chunk=64)[0, 0], expected) <= 1e-5
+
+
 def check(case: str, tmp_path: Path, *, fused: bool) -> None:
-    tokens = torch.randint(0, 37, (2, LENGTH), generator=torch.Generator().manual_seed(3))
-    expected = reference(case, tmp_path / "theirs")(tokens).logits.numpy()
+    theirs = reference(case, tmp_path / "theirs")
     decoder = load_decoder(tmp_path / "theirs")
-    scoring = runner_of(decoder, tmp_path, length=SHORTER.get(case), all_logits=True)
+    check_decoder(decoder, lambda tokens: theirs(tokens).logits, tmp_path, fused=fused, length=SHORTER.get(case))
+
+
+@torch.inference_mode()
+def check_decoder(
+    decoder: Decoder,
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    tmp_path: Path,
+    *,
+    fused: bool,
+    length: int | None = None,
+) -> None:
+    """A decoder's graphs against logits [2, T, V] that another gives."""
+    tokens = torch.randint(0, 37, (2, LENGTH), generator=torch.Generator().manual_seed(3))
+    expected = logits(tokens).numpy()
+    scoring = runner_of(decoder, tmp_path, length=length, all_logits=True)
     ids = tokens.numpy()
     assert relative(scoring.step(scoring.new_state(2), ids), expected) <= 1e-5
-    runner = runner_of(decoder, tmp_path, length=SHORTER.get(case))
+    runner = runner_of(decoder, tmp_path, length=length)
     kinds = {node.op_type for node in onnx.load(tmp_path / "decoder.onnx", load_external_data=False).graph.node}
     assert ("GroupQueryAttention" in kinds) == fused
     states = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ def test_the_bundle_answers_as_the_checkpoint_without_torch() -> None:
     ready_bundle("nano")  # making it needs torch
     program = f"""
 import sys
+import time
 import sensorium.sdk as sdk
 model = sdk.load("nano", device="cpu")
 assert model.engine.info.name.startswith("onnxruntime") and model.name == "nano", model
@@ -104,3 +107,20 @@ def test_a_bundle_is_made_once_and_anew_when_its_card_changes(monkeypatch: pytes
     parts = (replace(card.parts[0], sha256="0" * 64), *card.parts[1:])
     monkeypatch.setattr(ready, "card", lambda name: replace(card, parts=parts))
     assert ready_bundle("nano") not in found and len(exporter.made) == 2
+
+
+def test_bundles_that_nobody_uses_any_more_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of other versions after a month; never another card's, nor what is no bundle."""
+    monkeypatch.setattr(sys.modules["sensorium.sdk.export"], "export", _Exporter())
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path))
+    bundles, month = tmp_path / "bundles", 31 * 24 * 3600
+    old, recent, other = (bundles / name for name in ("nano-int4-fp32-0a", "nano-int4-fp32-0b", "minilm-fp32-0a"))
+    for folder in (old, recent, other):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    for folder in (old, other):
+        os.utime(folder, (time.time() - month,) * 2)
+    made = ready_bundle("nano")
+    assert not old.exists() and recent.exists() and other.exists()
+    os.utime(made, (time.time() - month,) * 2)
+    assert ready_bundle("nano") == made and time.time() - made.stat().st_mtime < 60
