@@ -42,7 +42,7 @@ def sound(samples: int) -> sdk.Audio:
     return sdk.Audio((0.3 * tone + noise).astype(np.float32), rate=16_000)
 
 
-@pytest.fixture(scope="module", params=["ultravox", "ultravox-4", "qwen2-audio", "qwen2-audio-relu", "voxtral-pairs"])
+@pytest.fixture(scope="module", params=["ultravox", "ultravox-4", "qwen2-audio", "voxtral-pairs"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A checkpoint run by torch, its bundle in 32 bits, and the bundle's place."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -100,10 +100,9 @@ def test_damaged_descriptions_are_refused(pair: Pair, tmp_path: Path) -> None:
             sdk.load(copy).encode("?", sound(643))
 
 
-@pytest.mark.parametrize("quant", ["int8", "int4"])
-def test_towers_follow_the_plan_of_fewer_bits(quant: str, tmp_path: Path) -> None:
+def test_towers_follow_the_plan_of_fewer_bits(tmp_path: Path) -> None:
     checkpoint = small_listener(tmp_path / "checkpoint", "ultravox")
-    sdk.export(checkpoint, tmp_path / "out", quant=quant, figures=False)
+    sdk.export(checkpoint, tmp_path / "out", quant="int4", figures=False)
     assert sdk.verify(tmp_path / "out").passed
     assert len(sdk.load(tmp_path / "out").ask("What is said?", sound(9_001), max_new_tokens=5).tokens) == 5
     graph = onnx.load(tmp_path / "out" / "audio_encoder.onnx", load_external_data=False).graph
