@@ -70,7 +70,7 @@ def picture_tower(connector: Connector) -> PictureTower:
     """What a connector reads pictures with.
 
     Raises:
-        UnsupportedInputError: it is exported for no such connector, or for none whose tower reads parts of any size.
+        UnsupportedInputError: no such connector is exported, or its processor leaves pictures their own shape.
     """
     newline = None
     if isinstance(connector, LlavaImages):
