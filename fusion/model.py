@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..encoders.media import Modality
-from .attention import Span
 from .connectors import Connector, HasGrid
 from .decoder import Decoder
 from .plan import MediaItem, MediaSpan, PromptPlan
@@ -38,9 +37,8 @@ class MultimodalModel(MediaPlanner):
         adapter: str | None = None,
         bidirectional: Collection[Modality] = (),
     ) -> None:
-        super().__init__(connectors, adapter=adapter)
+        super().__init__(connectors, adapter=adapter, both_ways=bidirectional)
         self.decoder = decoder
-        self._bidirectional = frozenset(bidirectional)
 
     @torch.inference_mode()
     def embed(self, plan: PromptPlan) -> Tensor:
@@ -55,12 +53,6 @@ class MultimodalModel(MediaPlanner):
             if isinstance(span, MediaSpan):
                 out[0, at : at + span.count] = embedded[span.item][span.first : span.first + span.count].to(out)
         return out
-
-    def bidirectional(self, plan: PromptPlan) -> tuple[Span, ...]:
-        """The spans of a plan's positions (first, one behind the last) that see each other both ways."""
-        runs = [(at, span) for at, span in plan.placed() if isinstance(span, MediaSpan)]
-        kinds = self._bidirectional
-        return tuple((at, at + len(span)) for at, span in runs if plan.items[span.item].modality in kinds)
 
     def positions(self, plan: PromptPlan) -> Tensor | None:
         """Time, row and column [3, 1, T] of a plan's positions; None if they are 0, 1, 2 … on every axis.

@@ -5,14 +5,14 @@ Legend: T positions of a prompt, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInputError
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
 from .connectors.connector import Connector, EmbeddingCache, HasStandIn
-from .plan import MediaItem, PromptPlan, TextSpan, plan_prompt
+from .plan import MediaItem, MediaSpan, PromptPlan, TextSpan, plan_prompt
 
 __all__ = ["MediaPlanner", "tokens_to_embed"]
 
@@ -23,10 +23,19 @@ class MediaPlanner:
     Args:
         connectors: how to build one for each modality that the model can take; built when first needed.
         adapter: name of the adapter that prompts with media are read with, or None.
+        both_ways: modalities of which the decoder's positions see each other both ways, a run of them at a time.
     """
 
-    def __init__(self, connectors: Mapping[Modality, Callable[[], Connector]], *, adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        connectors: Mapping[Modality, Callable[[], Connector]],
+        *,
+        adapter: str | None = None,
+        both_ways: Collection[Modality] = (),
+    ) -> None:
         self._builders = dict(connectors)
+        #: Modalities of which the decoder's positions see each other both ways.
+        self.both_ways = frozenset(both_ways)
         self._connectors: dict[Modality, Connector] = {}
         self.cache = EmbeddingCache()
         self._adapter = adapter
@@ -72,6 +81,11 @@ class MediaPlanner:
             if isinstance(each, HasStandIn)
         }
         return plan_prompt(tokens, items, ids, shown=shown, adapter=self._adapter if items else None)
+
+    def bidirectional(self, plan: PromptPlan) -> tuple[tuple[int, int], ...]:
+        """The spans of a plan's positions (first, one behind the last) that see each other both ways."""
+        runs = [(at, span) for at, span in plan.placed() if isinstance(span, MediaSpan)]
+        return tuple((at, at + len(span)) for at, span in runs if plan.items[span.item].modality in self.both_ways)
 
     def embedded(self, item: MediaItem) -> Any:
         """An item's embeddings [slots, D], computed once for equal content.

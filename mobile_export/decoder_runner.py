@@ -11,15 +11,19 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import CheckpointError, EngineError
 
-__all__ = ["DecoderRunner", "DecoderShape", "RunnerState", "open_session"]
+__all__ = ["DecoderRunner", "DecoderShape", "RunnerState", "Span", "open_session"]
+
+#: A run of positions: the first, and one behind the last.
+Span: TypeAlias = tuple[int, int]
 
 _BLOCK = 256  # positions by which buffers grow
 _CHUNK = 512  # positions of a prompt that are read at once; bounds memory
@@ -89,6 +93,8 @@ class RunnerState:
         self._lengths = [0] * rows
         #: How strongly the adapter acts on each row, 0 or 1.
         self.adapted = [0.0] * rows
+        #: Of each row, runs of positions that see each other both ways: none is read or kept in part.
+        self.spans: list[tuple[Span, ...]] = [()] * rows
         self.buffers: list[NDArray[np.float32]] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
         self._bound: tuple[Any, Any] | None = None  # a session and its binding to these buffers
 
@@ -117,10 +123,41 @@ class RunnerState:
         self._replace([old[list(rows)] for old in self.buffers])
         self._lengths = [self._lengths[row] for row in rows]
         self.adapted = [self.adapted[row] for row in rows]
+        self.spans = [self.spans[row] for row in rows]
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forgets each row's positions from `lengths[row]` on."""
         self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
+
+    def passes(self, count: int, most: int) -> list[tuple[int, int]]:
+        """Which of `count` new positions of one row are read in one pass: first and one behind the last of each.
+
+        Args:
+            count: of the new positions.
+            most: in a pass, but for runs that are longer.
+        """
+        cuts, before = [0], self._lengths[0]
+        while cuts[-1] < count:
+            cut = min(cuts[-1] + most, count)
+            first, last = self._around(before + cut) or (before + cut,) * 2
+            cuts.append(first - before if first - before > cuts[-1] else last - before)
+        return list(pairwise(cuts))
+
+    def whole(self, place: int) -> int:
+        """The last place up to this one at which the row may be cut."""
+        return (self._around(place) or (place, place))[0]
+
+    def _around(self, place: int) -> Span | None:
+        """The run that a cut before a place would go through."""
+        return next((span for span in self.spans[0] if span[0] < place < span[1]), None)
+
+    def seen_until(self, count: int) -> NDArray[np.int64]:
+        """One behind the last later position that each of `count` new ones of each row sees: [B, count], 0 for none."""
+        ends = np.zeros((len(self._lengths), count), np.int64)
+        for row, (before, spans) in enumerate(zip(self._lengths, self.spans, strict=True)):
+            for first, last in spans:
+                ends[row, max(0, first - before) : max(0, last - before)] = last
+        return ends
 
     def binding(self, session: Any, constants: Mapping[str, Any]) -> Any:
         """A binding of a session in which past and present are these buffers, and other inputs have constant values."""
@@ -151,6 +188,7 @@ class RunnerState:
         ]
         joined._lengths = [length for state in states for length in state._lengths]
         joined.adapted = [strength for state in states for strength in state.adapted]
+        joined.spans = [spans for state in states for spans in state.spans]
         return joined
 
     def _replace(self, buffers: list[NDArray[np.float32]]) -> None:
@@ -182,6 +220,7 @@ class DecoderRunner:
         names = [entry.name for entry in session.get_inputs()]
         self._input = names[0]  # input_ids or inputs_embeds
         self._adapts = "adapter_scale" in names
+        self._both_ways = "seen_until" in names
 
     def new_state(self, rows: int = 1) -> RunnerState:
         """Of `rows` empty rows."""
@@ -190,8 +229,8 @@ class DecoderRunner:
     def read(self, state: RunnerState, new: NDArray, *, chunk: int = _CHUNK) -> NDArray[np.float32]:
         """Appends a prompt to a state of one row: int64 [1, T] or float32 [1, T, D] → what the last pass gives."""
         out = None
-        for first in range(0, new.shape[1], chunk):
-            out = self.step(state, new[:, first : first + chunk])
+        for first, last in state.passes(new.shape[1], chunk):
+            out = self.step(state, new[:, first:last])
         assert out is not None, "prompts are not empty"
         return out
 
@@ -212,6 +251,8 @@ class DecoderRunner:
         values = {self._input: np.ascontiguousarray(new), "attention_mask": mask.astype(np.int64)}
         if self._adapts:
             values["adapter_scale"] = np.array(state.adapted, np.float32)
+        if self._both_ways:
+            values["seen_until"] = state.seen_until(count)
         for name, array in values.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_output("logits", "cpu")

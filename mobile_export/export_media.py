@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +12,29 @@ from ..encoders.audio import WhisperTranscriber
 from ..encoders.errors import UnsupportedInputError
 from ..encoders.media import Modality
 from ..encoders.text import Tokenizer
-from ..fusion.connectors import ClipWords, PictureWords, TorchClipReader, TranscriptWords
+from ..fusion.connectors import ClipWords, Connector, HasStandIn, PictureWords, TorchClipReader, TranscriptWords
 from ..fusion.connectors.clip_choice import COUNTS, EVENTS
 from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
+from ..fusion.multimodal.sounds import SoundConnector
 from .bundle import MediaEntry
-from .graphs import DecoderGraph, SoundGraphs, WeightFile, clip_graph, decoder_graph, embedding_graph, picture_graph
+from .export_towers import frame_parts, picture_tower
+from .graphs import (
+    DecoderGraph,
+    SoundGraphs,
+    WeightFile,
+    clip_graph,
+    decoder_graph,
+    embedding_graph,
+    listener_graph,
+    picture_graph,
+    resize_graph,
+    spectrum_graph,
+    tower_graph,
+)
 from .graphs.linear import LinearWriter
-from .media.open import CLIP, SOUND_ROLES, SOUNDS
+from .media.open import CLIP, RESIZE, SOUND_ROLES, SOUNDS
 from .quantization import Quantization
 from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
 
@@ -77,7 +91,12 @@ class MediaWriter:
         graphs: dict[str, str] = dict(_DECODERS)
         entries: dict[str, MediaEntry] = {}
         for role, name in _DECODERS.items():
-            kind = DecoderGraph(embedded=True, all_logits=role == MEDIA_SCORING, context_length=self.length)
+            kind = DecoderGraph(
+                embedded=True,
+                both_ways=bool(source.model.both_ways),
+                all_logits=role == MEDIA_SCORING,
+                context_length=self.length,
+            )
             onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
         onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
         graphs[EMBEDDING] = _TABLE
@@ -88,10 +107,12 @@ class MediaWriter:
         return ExportedParts(graphs, entries, source.adapter)
 
     def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
-        """What reads pictures."""
+        """What reads pictures: words that are seen in them, or the embeddings of a tower."""
         import onnx
 
-        connector = _of(PictureWords, source, "image")
+        connector = source.model.connector("image")
+        if not isinstance(connector, PictureWords):
+            return self._tower(connector, source, folder, weights)
         counting = _clip_heads(source) if "video" in source.limits else None
         onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / "image.onnx")
         details = "media/image.json"
@@ -103,10 +124,28 @@ class MediaWriter:
             connector.placeholder, details, 2, most, dict(source.limits["image"])
         )
 
-    def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
-        """What hears."""
+    def _tower(self, connector: Connector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """A tower and its projector, and what resizes pictures for it."""
         import onnx
 
+        tower, details = picture_tower(connector), "media/image.json"
+        steps, storage = tower.encoder.preprocess, self.quantization.media
+        reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage, tower.newline)
+        onnx.save(reads, folder / "image.onnx")
+        onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
+        told = {"mark": connector.mark, "both_ways": "image" in source.model.both_ways}
+        _write_json(folder / details, told | tower.parts.details())
+        limits = dict(source.limits["image"])
+        entry = MediaEntry(connector.placeholder, details, tower.parts.slots, tower.parts.most, limits)
+        return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry
+
+    def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """What hears: words that are said, or the embeddings of a tower."""
+        import onnx
+
+        heard = source.model.connector("audio")
+        if isinstance(heard, SoundConnector):
+            return self._listener(heard, source, folder, weights)
         connector = _of(TranscriptWords, source, "audio")
         transcriber = connector.transcriber
         assert isinstance(transcriber, WhisperTranscriber), "a model is exported from torch"
@@ -125,15 +164,35 @@ class MediaWriter:
         _write_json(folder / details, sizes | suppressed)
         return files, MediaEntry(connector.placeholder, details, 0, self.length, dict(source.limits["audio"]))
 
+    def _listener(self, connector: SoundConnector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """A tower that hears and its projector, and what computes spectrograms for it."""
+        import onnx
+
+        files = {role: f"{role.replace('-', '_')}.onnx" for role in SOUND_ROLES[:2]}
+        network, plan, storage = connector.encoder.network, connector.plan, self.quantization.media
+        hears = listener_graph(network, connector.projector, plan.group, weights, self.linears, storage)
+        models = spectrum_graph(network.config.mel_bins, weights), hears
+        for name, model in zip(files.values(), models, strict=True):
+            onnx.save(model, folder / name)
+        details = "media/audio.json"
+        told = {"mark": connector.mark, "around": connector.around, "plan": asdict(plan)}
+        told |= {"stand_in": connector.stand_in} if isinstance(connector, HasStandIn) else {}
+        _write_json(folder / details, told)
+        return files, MediaEntry(connector.placeholder, details, 1, self.length, dict(source.limits["audio"]))
+
     def clips(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What watches; frames are read, and sound tracks heard, with what reads pictures and sounds."""
         import onnx
 
         name, details = f"{CLIP}.onnx", "media/video.json"
+        connector, limits = source.model.connector("video"), dict(source.limits["video"])
+        if not isinstance(connector, ClipWords):
+            parts = frame_parts(connector, source.model.connector("image"))
+            _write_json(folder / details, parts.details())
+            return {}, MediaEntry(connector.placeholder, details, parts.slots, self.length, limits)
         onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.media), folder / name)
         self._write_words(folder / details, {"event": EVENTS, "count": COUNTS})
-        placeholder = source.model.connector("video").placeholder
-        return {CLIP: name}, MediaEntry(placeholder, details, 1, self.length, dict(source.limits["video"]))
+        return {CLIP: name}, MediaEntry(connector.placeholder, details, 1, self.length, limits)
 
     def _write_words(self, path: Path, lists: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
         """Writes words as the decoder spells them, and gives them."""

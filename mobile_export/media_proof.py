@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoders.errors import CheckpointError
+from ..encoders.errors import CheckpointError, InvalidInputError
 from ..encoders.media import AudioData, ImageData, Media, Modality, VideoData
 from ..encoders.storage import read_json, shortened
 from ..fusion.plan import PromptPlan
-from .media import ExportedMedia, open_media
-from .proof import Golden, GoldenResult, Reader, make_golden, read_golden, run_golden
+from .media import ExportedMedia, ExportedTower, open_media
+from .proof import ANSWER, Golden, GoldenResult, Reader, make_golden, read_golden, run_golden
 from .runtime import Bundle
 from .samples import clip, picture, speech
 
@@ -28,6 +28,8 @@ _QUESTIONS: dict[Modality, str] = {
     "video": "What happens in the clip?",
 }
 _STEP = 0.5  # seconds between a clip's frames
+_SPOKEN: dict[Modality, str] = {"image": "a picture", "audio": "a sound", "video": "a clip"}
+_STRIP = slice(50, 100)  # rows
 
 
 def write_media_goldens(bundle: Bundle, *, share: float) -> None:
@@ -41,12 +43,31 @@ def write_media_goldens(bundle: Bundle, *, share: float) -> None:
     for modality in media.modalities if media is not None else ():
         assert media is not None, "it has modalities"
         question = _QUESTIONS[modality]
-        np.save(bundle.path / _input(modality), _INPUTS[modality](), allow_pickle=False)
+        np.save(bundle.path / _input(modality), _shown(media, modality), allow_pickle=False)
         plan = _plan(bundle, media, _media(bundle, modality), question)
+        _check_length(bundle, plan, modality)
         stops = bundle.tokenizer().stop_ids
         golden = make_golden(media_reader(bundle, media), f"{modality}: {question}", plan, stops, share=share)
         raw = {"question": question, "golden": asdict(golden)}
         (bundle.path / _file(modality)).write_text(json.dumps(raw) + "\n", encoding="utf-8")
+
+
+def _shown(media: ExportedMedia, modality: Modality) -> NDArray[Any]:
+    """What a golden is made from."""
+    made = _INPUTS[modality]()
+    # A strip of the picture: most towers read fewer tiles of one, and each takes seconds.
+    return made[_STRIP] if isinstance(media.connector(modality), ExportedTower) else made
+
+
+def _check_length(bundle: Bundle, plan: PromptPlan, modality: Modality) -> None:
+    needed, there = len(plan) + ANSWER, bundle.shape.context_length
+    if needed > there:
+        raise InvalidInputError(
+            f"The context is too short for a question about {_SPOKEN[modality]}.",
+            given=f"{there} positions",
+            expected=f"at least {needed}",
+            hint="choose a longer context, or leave the modality out",
+        )
 
 
 def check_media_goldens(bundle: Bundle) -> list[GoldenResult]:
@@ -75,6 +96,7 @@ def media_reader(bundle: Bundle, media: ExportedMedia) -> Callable[[], Reader]:
         def read(tokens: Sequence[int]) -> NDArray[np.float32]:
             if isinstance(tokens, PromptPlan):
                 state.adapted = [float(tokens.adapter is not None)]
+                state.spans = [media.bidirectional(tokens)]
                 return runner.read(state, media.embed(tokens))[0, -1]
             return runner.read(state, bundle.embeddings(np.array([list(tokens)], np.int64)))[0, -1]
 
@@ -96,7 +118,9 @@ def _read(bundle: Bundle, modality: Modality) -> tuple[Golden, str]:
     raw = read_json(path) if path.is_file() else {}
     if not isinstance(raw.get("question"), str):
         raise CheckpointError(f"The bundle has no golden of {modality}.", given=shortened(raw))
-    return read_golden(raw.get("golden"), bundle.shape.vocabulary_size), raw["question"]
+    # What stands at the places of media need not be in the decoder's vocabulary.
+    known = max(bundle.shape.vocabulary_size, bundle.tokenizer().vocabulary_size)
+    return read_golden(raw.get("golden"), bundle.shape.vocabulary_size, known), raw["question"]
 
 
 def _plan(bundle: Bundle, media: ExportedMedia, item: Media, question: str) -> PromptPlan:
@@ -114,14 +138,15 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _media(bundle: Bundle, modality: Modality) -> Media:
-    """A golden's input, of what is kept: pixels, samples of 16 bits, or frames, whose sound is the sound's golden."""
+    """A golden's input, of what is kept: pixels, samples of 16 bits, or frames; their sound is the sound's golden."""
     array = _array(bundle.path / _input(modality))
     if modality == "image":
         return ImageData(array)
     if modality == "audio":
         return _sound(array)
     times = np.arange(len(array) if array.ndim else 0, dtype=np.float64) * _STEP
-    return VideoData(array, times, len(times) * _STEP, _sound(_array(bundle.path / _input("audio"))))
+    heard = _sound(_array(bundle.path / _input("audio"))) if "audio" in bundle.manifest.media else None
+    return VideoData(array, times, len(times) * _STEP, heard)
 
 
 def _sound(samples: NDArray[Any]) -> AudioData:

@@ -19,6 +19,7 @@ from ..encoders.storage import read_json, shortened
 from .decoder_runner import DecoderRunner
 
 __all__ = [
+    "ANSWER",
     "GOLDENS",
     "Golden",
     "GoldenResult",
@@ -35,6 +36,8 @@ __all__ = [
 
 #: Where goldens lie in a bundle.
 GOLDENS = "golden/text.json"
+#: The most tokens of a golden's answer.
+ANSWER = 16
 _SHOWN = 8  # likeliest tokens whose logits are kept
 _MOST = 4096  # tokens of a golden
 
@@ -117,7 +120,7 @@ def make_golden(
     """
     logits = fresh()(prompt)
     top = np.argsort(-logits)[:_SHOWN]
-    answer = greedy(fresh(), prompt, 16, stops)
+    answer = greedy(fresh(), prompt, ANSWER, stops)
     values = [round(float(logit), 6) for logit in logits[top]]
     tolerance = round(share * float(logits.std()), 6)
     return Golden(name, list(prompt), answer, [int(token) for token in top], values, tolerance)
@@ -167,20 +170,27 @@ def _read(path: Path, vocabulary: int) -> list[Golden]:
     return [read_golden(entry, vocabulary) for entry in found]
 
 
-def read_golden(entry: object, vocabulary: int) -> Golden:
+def read_golden(entry: object, vocabulary: int, known: int | None = None) -> Golden:
     """A golden from its JSON, checked.
+
+    Args:
+        entry: of the JSON.
+        vocabulary: of the decoder.
+        known: tokens that a prompt can have; as many if not given.
 
     Raises:
         CheckpointError: it is none.
     """
     names = set(Golden.__dataclass_fields__)
     if isinstance(entry, dict) and entry.keys() == names:
-        tokens = [token for name in ("prompt", "answer", "top") for token in _list(entry[name])]
+        tokens = [token for name in ("answer", "top") for token in _list(entry[name])]
+        prompt = _list(entry["prompt"])
         numbers = [*_list(entry["logits"]), entry["tolerance"]]
         if (
             entry["prompt"]
             and len(_list(entry["top"])) == len(_list(entry["logits"])) > 0
             and all(type(token) is int and 0 <= token < vocabulary for token in tokens)
+            and all(type(token) is int and 0 <= token < (known or vocabulary) for token in prompt)
             and all(type(number) in (int, float) and np.isfinite(number) for number in numbers)
         ):
             return Golden(**entry)

@@ -23,7 +23,7 @@ DECODER, SCORING = "decoder", "scoring"
 #: The same for embeddings rather than tokens, and the table that turns tokens into them.
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
 #: Graphs that run once for an item, or for each frame or half minute of it.
-ENCODERS = ("image", "audio-spectrum", "audio-encoder", "clip")
+ENCODERS = ("image", "image-resize", "audio-spectrum", "audio-encoder", "clip")
 _SCORED = 256  # positions whose logits are computed in one pass; bounds memory
 _SIZES = ("layers", "kv_heads", "head_size", "vocabulary_size", "context_length")
 
@@ -138,7 +138,7 @@ class Bundle:
             runner, count = self.scoring(), _SCORED
         else:
             runner, count = self.decoder(), 1
-        parts = [runner.step(state, new[:, first : first + count])[0] for first in range(0, new.shape[1], count)]
+        parts = [runner.step(state, new[:, first:last])[0] for first, last in state.passes(new.shape[1], count)]
         return np.concatenate(parts)
 
     @property

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..encoders.errors import InvalidInputError, OptionError
+from ..encoders.errors import InvalidInputError, OptionError, UnsupportedInputError
 from ..encoders.media import Modality
 from .card import card, card_names
 from .export_embedder import export_embedder, is_embedder
 from .hub import resolve
-from .load import card_media, checkpoint_defaults, checkpoint_tokenizer
+from .load import card_media, checkpoint_defaults, checkpoint_media, checkpoint_tokenizer
 from .media import LIMITS
 from .ready import unlike_a_bundle
 
 if TYPE_CHECKING:
     from ..encoders.text import Tokenizer
+    from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
     from ..mobile_export.bundle import Manifest
     from ..mobile_export.export_media import MediaSource
@@ -94,7 +95,7 @@ def export(
         adapters_beside: LoRA directories that are written beside the weights, each a file of its own that
             ``load(out, adapter=NAME)`` switches on; its name is the directory's.
         modalities: of ``text``, ``image``, ``audio`` and ``video``, what the bundle reads; None for all that can be
-            exported for the target. ``video`` needs the two before it.
+            exported for the target: `tell` is told what cannot, and why. ``video`` needs the two before it.
         figures: measure how the bundle compares with its source, which takes longer than all the rest.
         quiet: show no progress of fetching.
         tell: is told each step that begins.
@@ -139,9 +140,10 @@ def export(
             tokenizer=tokenizer,
             name=str(source) if adapter is None else f"{source} with {adapter}",
             licence=card(str(source)).part("decoder").licence if source in card_names() else "",
-            raw_config=checkpoint.raw_config,
+            raw_config=_decoder_config(checkpoint, tokenizer),
             defaults=checkpoint_defaults(path),
-            media=_media(source, decoder, tokenizer, modalities, quiet=quiet),
+            media=_whole(checkpoint, decoder, tokenizer, modalities, tell=tell)
+            or _media(source, decoder, tokenizer, modalities, quiet=quiet),
             adapters=beside,
         )
     finally:
@@ -197,16 +199,66 @@ def _named(directories: Collection[str | os.PathLike[str]]) -> dict[str, Path]:
     return found
 
 
+def _decoder_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a bundle's config.json says."""
+    if checkpoint.media is None:
+        return checkpoint.raw_config
+    # The inner one of a multimodal checkpoint may name other tokens that end a text: there, the whole's count.
+    return checkpoint.raw_config | {"eos_token_id": sorted(tokenizer.stop_ids)}
+
+
+def _whole(
+    checkpoint: Checkpoint,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    modalities: Collection[str] | None,
+    *,
+    tell: Callable[[str], None],
+) -> MediaSource | None:
+    """What of a multimodal checkpoint is exported besides its decoder.
+
+    Raises:
+        OptionError: a modality that is asked for is not exported; says why.
+        UnsupportedInputError: pictures are asked for, and this checkpoint's processor is none that is exported.
+    """
+    if checkpoint.media is None:
+        return None
+    from ..mobile_export.export_media import MediaSource
+    from ..mobile_export.export_towers import check_exported, reasons_against
+
+    family, reasons = checkpoint.media.family, reasons_against(checkpoint.media.family)
+    _refuse_unknown(modalities, family.modalities)
+    wanted: list[Modality] = [kind for kind in family.modalities if modalities is None or kind in modalities]
+    if "video" in wanted and "image" not in wanted and "video" not in reasons:
+        raise OptionError("Clips are read with what reads pictures.", given="video", expected="image beside video")
+    for kind in wanted:
+        if kind in reasons and modalities is None:
+            tell(f"{kind} is not exported of {family.name}: {reasons[kind]}")
+        elif kind in reasons:
+            problem = f"The bundle of this model cannot read {kind}: of {family.name}, {reasons[kind]}."
+            raise OptionError(problem, given=kind, hint="leave modalities out to export what can be")
+    limits: _Limits = {kind: _LIMITS[kind] for kind in wanted if kind not in reasons}
+    if not limits:
+        return None
+    media = checkpoint_media(checkpoint, decoder, tokenizer)["media"]
+    for kind in tuple(limits):
+        try:
+            check_exported(media, kind)
+        except UnsupportedInputError as error:
+            if modalities is not None:
+                raise
+            tell(f"{kind} is not exported of this {family.name}: {error.problem} ({error.given})")
+            del limits[kind]
+    return MediaSource(media, limits) if limits else None
+
+
 def _media(
     source: object, decoder: Decoder, tokenizer: Tokenizer, modalities: Collection[str] | None, *, quiet: bool
 ) -> MediaSource | None:
     """What of a card's model is exported besides its decoder."""
     parts = card_media(source, decoder, tokenizer, quiet)
     known: _Limits = {kind: limits for kind, limits in _LIMITS.items() if parts and kind in parts["media"].modalities}
-    unknown = sorted(set(modalities or ()) - {"text", *known})
-    if unknown:
-        given, expected = ", ".join(unknown), ", ".join(("text", *known))
-        raise OptionError("The bundle of this model cannot read this.", given=given, expected=expected)
+    _refuse_unknown(modalities, known)
     wanted: _Limits = {kind: limits for kind, limits in known.items() if modalities is None or kind in modalities}
     if not wanted:
         return None
@@ -217,6 +269,13 @@ def _media(
 
     switch = parts["adapter"]
     return MediaSource(parts["media"], wanted, switch.name if switch else "")
+
+
+def _refuse_unknown(modalities: Collection[str] | None, known: Iterable[str]) -> None:
+    unknown = sorted(set(modalities or ()) - {"text", *known})
+    if unknown:
+        given, expected = ", ".join(unknown), ", ".join(("text", *known))
+        raise OptionError("The bundle of this model cannot read this.", given=given, expected=expected)
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..fusion.checkpoints import Checkpoint
     from ..fusion.decoder import Decoder
 
-__all__ = ["card_media", "checkpoint_defaults", "checkpoint_tokenizer", "describe", "load"]
+__all__ = ["card_media", "checkpoint_defaults", "checkpoint_media", "checkpoint_tokenizer", "describe", "load"]
 
 
 def load(
@@ -109,7 +109,7 @@ def _from_checkpoint(source: str | os.PathLike[str], path: Path, place: _Place, 
         with memory_guard(work, hint="choose a smaller model, or dtype='bfloat16'"):
             decoder = load_checkpoint(checkpoint, device=where, dtype=wanted)
             tokenizer = checkpoint_tokenizer(checkpoint)
-            media = _media(checkpoint, decoder, tokenizer) or card_media(source, decoder, tokenizer, quiet)
+            media = checkpoint_media(checkpoint, decoder, tokenizer) or card_media(source, decoder, tokenizer, quiet)
             runner = TorchEngine(decoder, raw_config=checkpoint.raw_config, cache=place.cache, **media)
     finally:
         checkpoint.close()
@@ -158,7 +158,7 @@ def _bundle(path: Path, name: object, adapter: str | os.PathLike[str] | None, un
     return Model(OnnxEngine(bundle), bundle.tokenizer(), name=str(name), defaults=checkpoint_defaults(path))
 
 
-def _media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def checkpoint_media(checkpoint: Checkpoint, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a multimodal checkpoint reads besides text."""
     if checkpoint.media is None:
         return {}

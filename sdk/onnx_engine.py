@@ -57,10 +57,11 @@ class OnnxEngine:
             EngineError: the graph failed.
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
-        kept = min(kept, len(prompt) - 1)  # logits follow a token that is read
         fresh = self._new_state(prompt)
         if fresh.adapted != state.adapted:
             return fresh, self._read(fresh, prompt), 0
+        state.spans = fresh.spans
+        kept = state.whole(min(kept, len(prompt) - 1))  # logits follow a token that is read
         state.truncate([kept])
         return state, self._read(state, prompt, kept), kept
 
@@ -85,7 +86,9 @@ class OnnxEngine:
     def _new_state(self, prompt: Sequence[int]) -> RunnerState:
         """Of one empty row, adapted as the prompt's plan asks."""
         state = RunnerState(self._bundle.shape, 1)
-        state.adapted = [float(isinstance(prompt, PromptPlan) and prompt.adapter is not None)]
+        if isinstance(prompt, PromptPlan):
+            state.adapted = [float(prompt.adapter is not None)]
+            state.spans = [self.media.bidirectional(prompt) if self.media is not None else ()]
         return state
 
     def _read(self, state: RunnerState, prompt: Sequence[int], first: int = 0) -> NDArray[np.float32]:

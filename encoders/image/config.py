@@ -12,7 +12,15 @@ from typing import Literal
 
 from ..errors import CheckpointError, InvalidInputError
 
-__all__ = ["EfficientNetConfig", "PixelBudget", "PreprocessConfig", "Resample", "VisionConfig", "check_size"]
+__all__ = [
+    "EfficientNetConfig",
+    "PixelBudget",
+    "PreprocessConfig",
+    "Resample",
+    "VisionConfig",
+    "check_pixels",
+    "check_size",
+]
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 
@@ -20,6 +28,7 @@ Resample = Literal["bilinear", "bicubic", "lanczos"]
 _MOST = 1 << 16
 _MOST_LAYERS = 1024
 _MOST_POSITIONS = 1 << 16  # of a learned table
+_MOST_PIXELS = 1 << 25  # after resizing, before the crop: 1 x 60,000 must not become 224 x 13 million
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +279,24 @@ def _covered(height: int, width: int, *, patch: int, most: int) -> tuple[int, in
         else:
             high = middle
     return scaled(height, low), scaled(width, low)
+
+
+def check_pixels(before: tuple[int, int], after: tuple[int, int]) -> None:
+    """Refuses an image that is too elongated to be resized.
+
+    Args:
+        before, after: height and width, of the raw image and resized.
+
+    Raises:
+        InvalidInputError: resized, it would be far too large.
+    """
+    if after[0] * after[1] > _MOST_PIXELS:
+        raise InvalidInputError(
+            "This image would become too large when it is resized.",
+            given=f"{before[0]} x {before[1]} pixels, which would become {after[0]} x {after[1]}",
+            expected=f"at most {_MOST_PIXELS} pixels after resizing",
+            hint="crop the image first",
+        )
 
 
 def check_size(name: str, value: object, most: int) -> None:

@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InvalidInputError
-from .config import PreprocessConfig
+from .config import PreprocessConfig, check_pixels
 from .resample import resize, resize_by_products
 
 __all__ = ["Preprocess", "centre_crop", "pack_patches", "patchify", "squared"]
-
-_MOST_PIXELS = 1 << 25  # after resizing, before the crop: 1 x 60,000 must not become 224 x 13 million
 
 
 class Preprocess(nn.Module):
@@ -60,12 +57,13 @@ class Preprocess(nn.Module):
         """
         image = pixels.permute(2, 0, 1)
         if self.config.square is not None:
-            self._check(pixels, *[max(pixels.shape[:2])] * 2)
+            side = max(pixels.shape[:2])
+            check_pixels((pixels.shape[0], pixels.shape[1]), (side, side))
             image = squared(image, self.config.square)
         height, width = self.config.resized(image.shape[1], image.shape[2], least=_least)
         crop = self.config.crop
         if isinstance(height, int) and isinstance(width, int):  # and no symbols
-            self._check(pixels, height, width)
+            check_pixels((pixels.shape[0], pixels.shape[1]), (height, width))
         if self.portable:
             inside = crop if self._crop_is_inside else None
             image = resize_by_products(image, height, width, self.config.resample, crop=inside, dtype=self.mean.dtype)
@@ -73,18 +71,13 @@ class Preprocess(nn.Module):
             image = resize(image, height, width, self.config.resample)
         if crop is not None and not (self.portable and self._crop_is_inside):
             image = centre_crop(image, *crop)
+        return self.normalised(image)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """The last step alone: pixels of 0..255 [3, h, w] → float32 [3, h, w]."""
         if self._only_scales:
             return image * self.config.scale
         return (image.to(self.mean.dtype) - self.mean[:, None, None]) / self.std[:, None, None]
-
-    def _check(self, pixels: Tensor, height: int, width: int) -> None:
-        if height * width > _MOST_PIXELS:
-            raise InvalidInputError(
-                "This image would become too large when it is resized.",
-                given=f"{pixels.shape[0]} x {pixels.shape[1]} pixels, which would become {height} x {width}",
-                expected=f"at most {_MOST_PIXELS} pixels after resizing",
-                hint="crop the image first",
-            )
 
 
 def _least(first: int, second: int) -> int:

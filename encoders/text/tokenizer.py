@@ -95,7 +95,7 @@ class Tokenizer:
         special = _special(files.backend, [files.special.get(role) for role in _ROLES], files.stop_ids)
         template, tools = files.chat_template, files.tool_template
         templates = {"chat_template": template, "tool_template": tools}
-        return cls(files.backend, special=special, **templates, begins_chats=begins_chats)
+        return cls(files.backend, special=special, **templates, begins_chats=begins_chats or files.begins_chats)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -367,7 +367,8 @@ class Tokenizer:
         """Writes tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
         special = {role: getattr(self.special, role) for role in _ROLES}
         templates = self.chat_template, self._tool_template
-        write_files(Path(directory), TokenizerFiles(self._backend, special, self.special.stop_ids, *templates))
+        files = TokenizerFiles(self._backend, special, self.special.stop_ids, *templates, self._begins_chats)
+        write_files(Path(directory), files)
 
 
 def _special(backend: tokenizers.Tokenizer, texts: Sequence[str | None], stops: Iterable[int]) -> SpecialTokens:

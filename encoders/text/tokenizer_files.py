@@ -20,6 +20,7 @@ _MOST_TOKENS = 1 << 20
 _MOST_FILES = 64
 _ROLES = ("bos", "eos", "pad", "unk")
 _NAMES = tuple(f"{role}_token" for role in (*_ROLES, "sep", "cls", "mask"))
+_BEGINS = "begins_chats"
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
@@ -33,6 +34,7 @@ class TokenizerFiles:
         stop_ids: tokens that end an answer.
         chat_template: jinja2, or None.
         tool_template: jinja2 for conversations with tools where they have their own, or None.
+        begins_chats: as for `Tokenizer`; only our own files say it.
     """
 
     backend: tokenizers.Tokenizer
@@ -40,6 +42,7 @@ class TokenizerFiles:
     stop_ids: frozenset[int]
     chat_template: str | None
     tool_template: str | None = None
+    begins_chats: bool = False
 
 
 def read_files(directory: Path) -> TokenizerFiles:
@@ -68,7 +71,12 @@ def read_files(directory: Path) -> TokenizerFiles:
         raise TokenizerError(f"{directory}: the tokens cannot be added.", given=str(error)[:300]) from error
     templates = _templates(directory, config)
     return TokenizerFiles(
-        backend, special, _stops(directory), templates.get("default"), tool_template=templates.get("tool_use")
+        backend,
+        special,
+        _stops(directory),
+        templates.get("default"),
+        tool_template=templates.get("tool_use"),
+        begins_chats=config.get(_BEGINS) is True,
     )
 
 
@@ -150,6 +158,8 @@ def write_files(directory: Path, files: TokenizerFiles) -> None:
     files.backend.save(str(directory / "tokenizer.json"), pretty=False)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": text for role, text in files.special.items() if text is not None}
+    if files.begins_chats:
+        config[_BEGINS] = True
     if files.tool_template is not None:
         named = {"default": files.chat_template, "tool_use": files.tool_template}
         config["chat_template"] = [{"name": name, "template": text} for name, text in named.items() if text is not None]

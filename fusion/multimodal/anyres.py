@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's "anyres": a picture as a small whole and as tiles of one of several resolutions.
+"""LLaVA-NeXT's "anyres": a picture as a small whole and as tiles of one of several resolutions. Needs no torch.
 
 A picture of 2 x 5 (height x width) fitted into 2 x 2 tiles, each of 2 x 2 features; what lies in the black border is
 left out again::
@@ -9,22 +9,20 @@ left out again::
                    ####
                    ....
 
-Legend: H and W height and width of the raw picture, N tiles, D hidden size.
+Legend: H and W height and width of the raw picture, N tiles.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError
-from ...encoders.image.config import Resample
-from ...encoders.image.resample import resize
 from ...encoders.storage import shortened
 
 __all__ = ["RESOLUTIONS", "Anyres", "read_resolutions"]
@@ -43,11 +41,13 @@ class Anyres:
         resolutions: (height, width) in pixels, multiples of `tile`.
         tile: side of a tile in pixels.
         side: features along the side of a tile.
+        whole: height and width that the whole picture is squeezed to.
     """
 
     resolutions: tuple[tuple[int, int], ...]
     tile: int
     side: int
+    whole: tuple[int, int]
 
     def resolution(self, height: int, width: int) -> tuple[int, int]:
         """The resolution that keeps most of the picture's pixels; of several, the one with the least border."""
@@ -90,41 +90,47 @@ class Anyres:
         above, left = self.border(height, width)
         return rows - 2 * above, columns - 2 * left
 
-    def tiles(self, image: Tensor, resample: Resample) -> Tensor:
-        """Cuts a picture, row by row of tiles.
+    def parts(
+        self, image: NDArray[np.uint8], resize: Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
+    ) -> list[NDArray[np.uint8]]:
+        """Cuts a picture.
 
         Args:
             image: uint8 [3, H, W].
-            resample: of resizing.
+            resize: a picture, its new height and width → the new one.
 
         Returns:
-            uint8 [N, 3, tile, tile].
+            The whole, uint8 [3, height, width] of it; then N tiles, row by row, uint8 [3, tile, tile].
         """
-        rows, columns = self.resolution(*image.shape[-2:])
-        fitted = resize(image, *self.fitted(*image.shape[-2:]), resample)
-        spare = rows - fitted.shape[-2], columns - fitted.shape[-1]
-        left, top = spare[1] // 2, spare[0] // 2
-        padded = F.pad(fitted, (left, spare[1] - left, top, spare[0] - top))
-        cut = padded.unflatten(2, (-1, self.tile)).unflatten(1, (-1, self.tile))  # [3, rows, tile, columns, tile]
-        return cut.permute(1, 3, 0, 2, 4).flatten(0, 1)
+        (height, width), tile = image.shape[-2:], self.tile
+        rows, columns = self.resolution(height, width)
+        fitted = resize(image, *self.fitted(height, width))
+        canvas = np.zeros((3, rows, columns), np.uint8)
+        top, left = (rows - fitted.shape[1]) // 2, (columns - fitted.shape[2]) // 2
+        canvas[:, top : top + fitted.shape[1], left : left + fitted.shape[2]] = fitted
+        starts = [(row, column) for row in range(0, rows, tile) for column in range(0, columns, tile)]
+        cut = [canvas[:, row : row + tile, column : column + tile] for row, column in starts]
+        return [resize(image, *self.whole), *cut]
 
-    def joined(self, features: Tensor, newline: Tensor, size: tuple[int, int]) -> Tensor:
-        """Puts the tiles' features side by side again.
+    def order(self, height: int, width: int) -> NDArray[np.int64]:
+        """Which feature stands at each place of a picture: the whole's, then those of the tiles side by side again.
 
         Args:
-            features: [N, side², D].
-            newline: [D], which ends each row.
-            size: H and W.
+            height, width: H and W.
 
         Returns:
-            [count, D].
+            int64 [side² + count]: numbers of the parts' features, one part's behind the other's; behind all of them is
+            the newline, which ends each row.
         """
-        rows, columns = self.grid(*size)
-        whole = features.reshape(rows, columns, self.side, self.side, -1).permute(0, 2, 1, 3, 4)
-        whole = whole.reshape(rows * self.side, columns * self.side, -1)
-        above, left = self.border(*size)
-        whole = whole[above : len(whole) - above, left : whole.shape[1] - left]
-        return torch.cat((whole, newline.expand(len(whole), 1, -1)), dim=1).flatten(0, 1)
+        rows, columns = self.grid(height, width)
+        whole = self.side**2
+        newline = whole * (1 + rows * columns)
+        placed = np.arange(whole, newline).reshape(rows, columns, self.side, self.side).transpose(0, 2, 1, 3)
+        placed = placed.reshape(rows * self.side, columns * self.side)
+        above, left = self.border(height, width)
+        kept = placed[above : len(placed) - above, left : placed.shape[1] - left]
+        ended = np.pad(kept, ((0, 0), (0, 1)), constant_values=newline)
+        return np.concatenate((np.arange(whole), ended.reshape(-1)))
 
 
 def read_resolutions(given: object, tile: int) -> tuple[tuple[int, int], ...]:

@@ -30,7 +30,7 @@ from ..layers import Norm
 from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .llava import RENAMES
-from .pan_and_scan import PanAndScan, read_pan_and_scan
+from .pan_and_scan import PieceLayout, read_pan_and_scan
 from .reading import inner_config, placeholder_text
 from .text_config import bare_text_config
 from .vision import few_at_once
@@ -96,42 +96,31 @@ class Gemma3Images(BaseConnector):
     Args:
         modules: tower and projector.
         steps: from a picture or piece to the tower's input.
-        cutting: how pictures are cut; None if they are not.
-        tokens: texts of the control tokens that hold a place, begin a picture and end one.
+        shown: how pictures are cut, and what stands for them.
     """
 
-    def __init__(
-        self, modules: Gemma3Modules, steps: PreprocessConfig, cutting: PanAndScan | None, tokens: tuple[str, str, str]
-    ) -> None:
-        place, begin, end = tokens
+    def __init__(self, modules: Gemma3Modules, steps: PreprocessConfig, shown: PieceLayout) -> None:
+        place, begin, _ = shown.tokens
         super().__init__("image", place, begin)
-        self._modules, self._cutting = modules, cutting
-        self._encoder = VisionEncoder(modules.vision_tower, steps)
-        self._whole = f"\n\n{begin}{place * modules.multi_modal_projector.count}{end}\n\n"
+        self.modules, self.shown = modules, shown
+        self.encoder = VisionEncoder(modules.vision_tower, steps)
 
     def layout(self, media: Media) -> str:
         """L placeholders between markers, for the picture and for each piece."""
         assert isinstance(media, ImageData), "images alone come here"
-        pieces = self._pieces(media)
-        if not pieces:
-            return self._whole
-        shown = " ".join([self._whole] * len(pieces))
-        return f"Here is the original image {self._whole} and here are some crops to help you see better {shown}"
+        return self.shown.picture(media.height, media.width)
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:
         """Embeddings [N · L, D]."""
         assert isinstance(media, ImageData), "images alone come here"
-        return self._modules(self.pixels(media)).flatten(0, 1)
+        return self.modules(self.pixels(media)).flatten(0, 1)
 
     def pixels(self, image: ImageData) -> Tensor:
         """What the tower reads: the picture and its pieces [N, 3, h, w]."""
         raw = raw_pixels(image)
-        parts = [raw, *(raw[rows, columns] for rows, columns in self._pieces(image))]
-        return torch.stack([self._encoder.prepared(part) for part in parts])
-
-    def _pieces(self, image: ImageData) -> list[tuple[slice, slice]]:
-        return [] if self._cutting is None else self._cutting.pieces(image.height, image.width)
+        parts = [raw, *(raw[rows, columns] for rows, columns in self.shown.pieces(image.height, image.width))]
+        return torch.stack([self.encoder.prepared(part) for part in parts])
 
 
 def _modules(raw: Mapping[str, Any], decoder: DecoderConfig) -> Gemma3Modules:
@@ -167,7 +156,7 @@ def _connectors(parts: MediaParts) -> Mapping[Modality, Callable[[], Connector]]
         placeholder_text(parts, "boi_token_index", "boi_token_id", default=_BEGIN),
         placeholder_text(parts, "eoi_token_index", "eoi_token_id", default=_END),
     )
-    return {"image": lambda: Gemma3Images(modules, steps, cutting, tokens)}
+    return {"image": lambda: Gemma3Images(modules, steps, PieceLayout(cutting, count, tokens))}
 
 
 FAMILY = MultimodalFamily(

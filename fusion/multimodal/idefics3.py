@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ...encoders.image import PreprocessConfig, VisionConfig, VisionEncoder, Vis
 from ...encoders.image.image_encoder import raw_pixels
 from ...encoders.image.processor_files import image_processor, processor_settings
 from ...encoders.image.read_config import read_preprocess_config, read_vision_config
+from ...encoders.image.resample import resize
 from ...encoders.media import ImageData, Media, Modality
 from ...encoders.storage import shortened
 from ..config import DecoderConfig
@@ -28,7 +30,7 @@ from ..projector import PixelShuffleProjector
 from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
-from .splitting import Splitting, read_splitting
+from .splitting import TileLayout, read_splitting
 from .text_config import bare_text_config
 from .vision import few_at_once
 
@@ -45,7 +47,6 @@ __all__ = [
 
 #: What chat templates write for a picture.
 MARK = "<image>"
-_AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
 _PLACEHOLDER = 128_257  # Idefics3Config's default
 # Steps of a processor's file that are none of one tile's: frames are chosen, and tiles cut and counted, before.
 _SEEN_TO = ("do_image_splitting", "do_pad", "do_sample_frames")
@@ -81,42 +82,24 @@ class TileReader:
 
     Args:
         modules: tower and projector.
-        splitting: how pictures are cut.
+        shown: how pictures are cut, and what stands for them.
         steps: from a tile to the tower's input; its size is a tile's.
-        placeholder: the control token's text that holds a place.
     """
 
-    def __init__(
-        self, modules: Idefics3Modules, splitting: Splitting, steps: PreprocessConfig, placeholder: str
-    ) -> None:
-        self._modules, self._splitting = modules, splitting
-        self._encoder = VisionEncoder(modules.vision_model, steps)
-        self.placeholder = placeholder
-        self._run = placeholder * _slots(modules, splitting.tile)
-
-    def tile_layout(self, name: str) -> str:
-        """What stands in the prompt for a tile."""
-        return f"{_AROUND}{name}{self._run}"
-
-    def layout(self, height: int, width: int) -> str:
-        """What stands in the prompt for a picture of this size."""
-        rows, columns = self._splitting.grid(height, width)
-        lines = ["".join(self._named(row, column) for column in range(columns)) + "\n" for row in range(rows)]
-        gap = "\n" if rows else ""
-        return f"{''.join(lines)}{gap}{self.tile_layout(_WHOLE)}{_AROUND}"
-
-    def _named(self, row: int, column: int) -> str:
-        return self.tile_layout(f"<row_{row + 1}_col_{column + 1}>")
+    def __init__(self, modules: Idefics3Modules, shown: TileLayout, steps: PreprocessConfig) -> None:
+        self.modules, self.shown = modules, shown
+        self.encoder = VisionEncoder(modules.vision_model, steps)
 
     def pixels(self, image: ImageData) -> Tensor:
         """What the tower reads of a picture: [N, 3, tile, tile], the whole last."""
-        parts = self._splitting.parts(raw_pixels(image).permute(2, 0, 1), self._encoder.preprocess.config.resample)
-        return torch.stack([self._encoder.prepared(part.permute(1, 2, 0)) for part in parts])
+        resized = partial(resize, resample=self.encoder.preprocess.config.resample)
+        parts = self.shown.splitting.parts(raw_pixels(image).permute(2, 0, 1), resized)
+        return torch.stack([self.encoder.prepared(part.permute(1, 2, 0)) for part in parts])
 
     @torch.inference_mode()
     def embed(self, *images: ImageData) -> Tensor:
         """Embeddings [N · L, D] of all pictures' tiles."""
-        return self._modules(torch.cat([self.pixels(image) for image in images])).flatten(0, 1)
+        return self.modules(torch.cat([self.pixels(image) for image in images])).flatten(0, 1)
 
 
 class Idefics3Images(BaseConnector):
@@ -127,13 +110,13 @@ class Idefics3Images(BaseConnector):
     """
 
     def __init__(self, reader: TileReader) -> None:
-        super().__init__("image", reader.placeholder, MARK)
+        super().__init__("image", reader.shown.placeholder, MARK)
         self.reader = reader
 
     def layout(self, media: Media) -> str:
         """Tiles with their rows and columns, then the whole."""
         assert isinstance(media, ImageData), "images alone come here"
-        return self.reader.layout(media.height, media.width)
+        return self.reader.shown.picture(media.height, media.width)
 
     def embed(self, media: Media) -> Tensor:
         """Embeddings [slots, D]."""
@@ -181,7 +164,7 @@ def tile_reader(parts: MediaParts, processor: Mapping[str, Any] | None, *, cuts:
         own |= {"do_resize": True, "size": {"height": splitting.tile, "width": splitting.tile}}
     steps = read_preprocess_config(own, modules.vision_model.config)
     placeholder = placeholder_text(parts, "image_token_id", default=_PLACEHOLDER)
-    return TileReader(modules, splitting, steps, placeholder)
+    return TileReader(modules, TileLayout(splitting, slots, placeholder), steps)
 
 
 def _slots(modules: Idefics3Modules, tile: int) -> int:

@@ -71,19 +71,22 @@ class LlavaImages(BaseConnector):
 
     def __init__(self, modules: LlavaModules, encoder: VisionEncoder, placeholder: str) -> None:
         super().__init__("image", placeholder, MARK)
-        self._modules, self._encoder = modules, encoder
+        self.modules, self.encoder = modules, encoder
 
     def layout(self, media: Media) -> str:
         """As many placeholders as there are features."""
         assert isinstance(media, ImageData), "images alone come here"
-        height, width = self._encoder.preprocess.config.final_size(media.height, media.width)
-        return self.placeholder * self._modules.choice.count(self._modules.vision_tower.config, height, width)
+        return self.placeholder * self.slots(*self.encoder.preprocess.config.final_size(media.height, media.width))
+
+    def slots(self, height: int, width: int) -> int:
+        """Features of what the tower reads, of this size in pixels."""
+        return self.modules.choice.count(self.modules.vision_tower.config, height, width)
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:
         """Embeddings [T, D]."""
         assert isinstance(media, ImageData), "images alone come here"
-        return self._modules(self._encoder.pixels(media)[None])[0]
+        return self.modules(self.encoder.pixels(media)[None])[0]
 
 
 def llava_parts(raw: Mapping[str, Any], decoder: DecoderConfig) -> tuple[VisionConfig, FeatureChoice, MLPProjector]:

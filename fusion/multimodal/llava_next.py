@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...encoders.errors import CheckpointError
 from ...encoders.image import PreprocessConfig, VisionConfig, VisionEncoder
-from ...encoders.image.image_encoder import raw_pixels
 from ...encoders.image.processor_files import image_processor
 from ...encoders.image.read_config import read_preprocess_config
 from ...encoders.image.resample import resize
@@ -50,27 +51,33 @@ class LlavaNextImages(BaseConnector):
 
     def __init__(self, modules: LlavaNextModules, encoder: VisionEncoder, anyres: Anyres, placeholder: str) -> None:
         super().__init__("image", placeholder, MARK)
-        self._modules, self._encoder, self._anyres = modules, encoder, anyres
+        self.modules, self.encoder, self.anyres = modules, encoder, anyres
 
     def layout(self, media: Media) -> str:
         """As many placeholders as there are features and newlines."""
         assert isinstance(media, ImageData), "images alone come here"
-        return self.placeholder * (self._anyres.side**2 + self._anyres.count(media.height, media.width))
+        return self.placeholder * (self.anyres.side**2 + self.anyres.count(media.height, media.width))
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:
         """Embeddings [slots, D]."""
         assert isinstance(media, ImageData), "images alone come here"
-        whole, *tiles = self._modules(self.pixels(media)).split(1)
-        size = (media.height, media.width)
-        return torch.cat((whole[0], self._anyres.joined(torch.cat(tiles), self._modules.image_newline, size)))
+        features = self.modules(self.pixels(media)).flatten(0, 1)
+        order = torch.from_numpy(self.anyres.order(media.height, media.width))
+        return torch.cat((features, self.modules.image_newline[None]))[order.to(features.device)]
 
     def pixels(self, image: ImageData) -> Tensor:
         """What the tower reads: the whole and the tiles [1 + N, 3, tile, tile]."""
-        raw, steps = raw_pixels(image).permute(2, 0, 1), self._encoder.preprocess.config
-        # The whole is squeezed to a square, not cropped.
-        cut = (resize(raw, *_whole(steps), steps.resample), *self._anyres.tiles(raw, steps.resample))
-        return torch.stack([self._encoder.prepared(part.permute(1, 2, 0)) for part in cut])
+        parts = self.anyres.parts(image.pixels.transpose(2, 0, 1), self._resized)
+        return torch.stack([self.encoder.prepared(_tensor(part).permute(1, 2, 0)) for part in parts])
+
+    def _resized(self, image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+        return resize(_tensor(image), height, width, self.encoder.preprocess.config.resample).numpy()
+
+
+def _tensor(image: NDArray[np.uint8]) -> Tensor:
+    # torch takes neither negative strides nor, without a warning, arrays that are frozen.
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 def _modules(raw: Mapping[str, Any], decoder: DecoderConfig) -> LlavaNextModules:
@@ -83,19 +90,21 @@ def _connectors(parts: MediaParts) -> Mapping[Modality, Callable[[], Connector]]
     placeholder = image_placeholder(parts)
     processor = image_processor(parts.directory)
     steps = read_preprocess_config(processor, modules.vision_tower.config)
-    anyres = _anyres(parts.config, processor or {}, modules.vision_tower.config)
     _check_tiles(modules, steps)
+    anyres = _anyres(parts.config, processor or {}, modules.vision_tower.config, _whole(steps))
     encoder = VisionEncoder(modules.vision_tower, steps)
     return {"image": lambda: LlavaNextImages(modules, encoder, anyres, placeholder)}
 
 
-def _anyres(raw: Mapping[str, Any], processor: Mapping[str, Any], vision: VisionConfig) -> Anyres:
+def _anyres(
+    raw: Mapping[str, Any], processor: Mapping[str, Any], vision: VisionConfig, whole: tuple[int, int]
+) -> Anyres:
     own = raw.get("image_grid_pinpoints") or RESOLUTIONS
     asked = processor.get("image_grid_pinpoints") or own
     if asked != own:
         given = f"{shortened(own)} in config.json, {shortened(asked)} for the processor"
         raise CheckpointError("Model and processor cut pictures differently: image_grid_pinpoints.", given=given)
-    return Anyres(read_resolutions(own, vision.image_size), vision.image_size, vision.side)
+    return Anyres(read_resolutions(own, vision.image_size), vision.image_size, vision.side, whole)
 
 
 def _check_tiles(modules: LlavaNextModules, steps: PreprocessConfig) -> None:
@@ -115,7 +124,7 @@ def _check_tiles(modules: LlavaNextModules, steps: PreprocessConfig) -> None:
 
 
 def _whole(steps: PreprocessConfig) -> tuple[int, int]:
-    """Height and width that the whole picture is squeezed to."""
+    """Height and width that the whole picture is squeezed to, not cropped."""
     if steps.height is not None and steps.width is not None:
         return steps.height, steps.width
     if steps.shortest_edge is None:

@@ -1,4 +1,5 @@
-"""Gemma 3's "pan and scan": an elongated picture is shown as a whole and in pieces along its longer side.
+"""Gemma 3's "pan and scan": an elongated picture is shown as a whole and in pieces along its longer side. Needs no
+torch.
 
 A picture of 3 x 11 (height x width) in three pieces, of which the last is what is left::
 
@@ -17,7 +18,7 @@ from typing import Any
 from ...encoders.errors import CheckpointError
 from ...encoders.storage import shortened
 
-__all__ = ["PanAndScan", "read_pan_and_scan"]
+__all__ = ["PanAndScan", "PieceLayout", "read_pan_and_scan"]
 
 _LARGEST = 1 << 14
 
@@ -50,6 +51,35 @@ class PanAndScan:
         cuts = [slice(step * number, min(step * (number + 1), long)) for number in range(count)]
         whole = slice(0, short)
         return [(whole, cut) if width >= height else (cut, whole) for cut in cuts]
+
+
+@dataclass(frozen=True, slots=True)
+class PieceLayout:
+    """How pictures and their pieces show in the prompt.
+
+    Attributes:
+        cutting: how they are cut; None if they are not.
+        slots: embeddings of a picture or piece.
+        tokens: texts of the control tokens that hold a place, begin a picture and end one.
+    """
+
+    cutting: PanAndScan | None
+    slots: int
+    tokens: tuple[str, str, str]
+
+    def pieces(self, height: int, width: int) -> list[tuple[slice, slice]]:
+        """Rows and columns of each piece of a picture of this size in pixels."""
+        return [] if self.cutting is None else self.cutting.pieces(height, width)
+
+    def picture(self, height: int, width: int) -> str:
+        """What stands for a picture of this size in pixels: it, and each of its pieces."""
+        place, begin, end = self.tokens
+        whole = f"\n\n{begin}{place * self.slots}{end}\n\n"
+        pieces = self.pieces(height, width)
+        if not pieces:
+            return whole
+        shown = " ".join([whole] * len(pieces))
+        return f"Here is the original image {whole} and here are some crops to help you see better {shown}"
 
 
 def read_pan_and_scan(raw: Mapping[str, Any]) -> PanAndScan | None:

@@ -54,10 +54,6 @@ _TEMPLATE = (
 class Qwen2AudioSounds(SoundConnector):
     """The connector: a run of placeholders between two control tokens, one for each feature."""
 
-    def count(self, samples: int) -> int:
-        """One for each 40 ms, a last half of it left out."""
-        return self.encoder.count(samples)
-
     def embedded(self, sound: AudioData) -> Tensor:
         """Features through the linear layer."""
         return self.projector(self.encoder.encode([sound]).features[0])

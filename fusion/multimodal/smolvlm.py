@@ -8,7 +8,6 @@ You are provided the following series of three frames from a 0:00:05 [H:MM:SS] v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ from ...encoders.image.processor_files import image_processor, video_processor
 from ...encoders.media import ImageData, Media, Modality, VideoData
 from ..connectors import Connector
 from .base_connector import BaseConnector
+from .clip_text import clip_text
 from .family import MediaParts, MultimodalFamily
 from .idefics3 import RENAMES, Idefics3Images, TileReader, idefics3_modules, tile_reader
-from .number_words import number_words
 from .text_config import bare_text_config
 from .vision import AT_ONCE
 
@@ -36,19 +35,13 @@ class SmolVLMClips(BaseConnector):
 
     def __init__(self, reader: TileReader) -> None:
         # No mark: published chat templates know no clips, and what stands for one is text with pictures in it.
-        super().__init__("video", reader.placeholder, "")
+        super().__init__("video", reader.shown.placeholder, "")
         self.reader = reader
 
     def layout(self, media: Media) -> str:
         """How many frames of how long a clip, then each with its time in minutes and seconds."""
         assert isinstance(media, VideoData), "clips alone come here"
-        height, width = media.frames.shape[1:3]
-        count, length = number_words(len(media.frames)), timedelta(seconds=int(media.duration))
-        times = (divmod(int(seconds), 60) for seconds in media.timestamps)
-        frame = self.reader.layout(height, width)
-        shown = "".join(f"\nFrame from {minutes:02d}:{seconds:02d}:{frame}" for minutes, seconds in times)
-        intro = f"You are provided the following series of {count} frames from a {length} [H:MM:SS] video.\n"
-        return f"{intro}{shown}\n\n"
+        return clip_text(media, self.reader.shown.picture(*media.frames.shape[1:3]))
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:

@@ -20,6 +20,7 @@ from ...encoders.media import SAMPLE_RATE, AudioData, Media
 from ...encoders.storage import read_json, shortened
 from .base_connector import BaseConnector
 from .family import DECODER_RENAMES
+from .sound_windows import SoundPlan
 
 __all__ = ["RENAMES", "SoundConnector", "SoundModules", "check_extractor"]
 
@@ -55,14 +56,15 @@ class SoundConnector(BaseConnector):
         self, modules: SoundModules, placeholder: str, *, mark: str, around: tuple[str, str] = ("", "")
     ) -> None:
         super().__init__("audio", placeholder, mark)
-        self._before, self._after = around
+        self.around = around
         self.encoder = AudioEncoder(modules.audio_tower)
         self.projector = modules.multi_modal_projector
 
     def layout(self, media: Media) -> str:
         """As many placeholders as the sound has embeddings."""
         assert isinstance(media, AudioData), "sounds alone come here"
-        return self._before + self.placeholder * self.count(len(media.samples)) + self._after
+        before, after = self.around
+        return before + self.placeholder * self.plan.count(len(media.samples)) + after
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:
@@ -70,9 +72,10 @@ class SoundConnector(BaseConnector):
         assert isinstance(media, AudioData), "sounds alone come here"
         return self.embedded(media)
 
-    @abstractmethod
-    def count(self, samples: int) -> int:
-        """Embeddings of a sound of so many samples."""
+    @property
+    def plan(self) -> SoundPlan:
+        """How sounds pass through the tower."""
+        return SoundPlan.of(self.encoder.config)
 
     @abstractmethod
     def embedded(self, sound: AudioData) -> Tensor:

@@ -1,4 +1,4 @@
-"""Idefics3's pictures: tiles of one size, then the whole squeezed into one more.
+"""Idefics3's pictures: tiles of one size, then the whole squeezed into one more. Needs no torch.
 
 A picture of 5 x 9 (height x width) whose longer side becomes 12, in tiles of 4: they fill 8 x 12::
 
@@ -11,19 +11,16 @@ Legend: H and W height and width of the raw picture, N tiles with the whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, TypeVar
 
 from ...encoders.errors import CheckpointError, InvalidInputError
-from ...encoders.image.config import Resample
-from ...encoders.image.resample import resize
 from ...encoders.storage import shortened
 
-__all__ = ["Splitting", "read_splitting"]
+__all__ = ["Splitting", "TileLayout", "read_splitting"]
+
+_AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
 
 _LONGEST = 4096  # pixels; the reference makes no picture larger
 _MOST_PIXELS = 1 << 25  # of all tiles
@@ -35,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "do_resize": True,
     "do_image_splitting": True,
 }
+_Picture = TypeVar("_Picture", bound=Any)  # of an engine: a tensor, or numpy's array
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +88,55 @@ class Splitting:
         rows, columns = (size // self.tile for size in self.fitted(height, width))
         return (0, 0) if rows == columns == 1 else (rows, columns)
 
-    def parts(self, image: Tensor, resample: Resample) -> Tensor:
+    def parts(self, image: _Picture, resize: Callable[[_Picture, int, int], _Picture]) -> list[_Picture]:
         """Cuts a picture.
 
         Args:
             image: uint8 [3, H, W].
-            resample: of resizing.
+            resize: a picture, its new height and width → the new one.
 
         Returns:
-            uint8 [N, 3, tile, tile]: tiles row by row, then the whole.
+            N of uint8 [3, tile, tile]: tiles row by row, then the whole.
         """
-        size = (image.shape[-2], image.shape[-1])
-        fitted = self.fitted(*size) if self.cuts else None
-        image = resize(image, *self.resized(*size), resample)
-        image = image if fitted is None else resize(image, *fitted, resample)
-        whole = resize(image, self.tile, self.tile, resample)[None]
-        if self.grid(*size) == (0, 0):
-            return whole
-        cut = image.unflatten(2, (-1, self.tile)).unflatten(1, (-1, self.tile))  # [3, rows, tile, columns, tile]
-        return torch.cat((cut.permute(1, 3, 0, 2, 4).flatten(0, 1), whole))
+        (height, width), tile = image.shape[-2:], self.tile
+        fitted = self.fitted(height, width) if self.cuts else None
+        image = resize(image, *self.resized(height, width))
+        image = image if fitted is None else resize(image, *fitted)
+        rows, columns = self.grid(height, width)
+        starts = [(row * tile, column * tile) for row in range(rows) for column in range(columns)]
+        cut = [image[:, top : top + tile, left : left + tile] for top, left in starts]
+        return [*cut, resize(image, tile, tile)]
 
     def _whole_tiles(self, size: int) -> int:
         return math.ceil(size / self.tile) * self.tile
+
+
+@dataclass(frozen=True, slots=True)
+class TileLayout:
+    """How pictures in tiles show in the prompt.
+
+    Attributes:
+        splitting: how they are cut.
+        slots: embeddings of a tile.
+        placeholder: the control token's text that holds a place.
+    """
+
+    splitting: Splitting
+    slots: int
+    placeholder: str
+
+    def picture(self, height: int, width: int) -> str:
+        """What stands for a picture of this size in pixels."""
+        rows, columns = self.splitting.grid(height, width)
+        lines = ["".join(self._named(row, column) for column in range(columns)) + "\n" for row in range(rows)]
+        gap = "\n" if rows else ""
+        return f"{''.join(lines)}{gap}{self._tile(_WHOLE)}{_AROUND}"
+
+    def _named(self, row: int, column: int) -> str:
+        return self._tile(f"<row_{row + 1}_col_{column + 1}>")
+
+    def _tile(self, name: str) -> str:
+        return f"{_AROUND}{name}{self.placeholder * self.slots}"
 
 
 def _evened(size: float) -> int:

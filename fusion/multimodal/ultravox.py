@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...encoders.audio import audio_config
-from ...encoders.audio.config import FRAMES_PER_FEATURE
-from ...encoders.audio.preprocess import HOP
 from ...encoders.errors import CheckpointError
 from ...encoders.media import AudioData, Modality
 from ...encoders.storage import shortened
@@ -31,6 +29,7 @@ from ..families.reading import activation
 from ..projector import StackingProjector
 from .family import MediaParts, MultimodalFamily, PartApart
 from .reading import inner_config
+from .sound_windows import SoundPlan, SoundWindow
 from .sounds import RENAMES, SoundConnector, SoundModules, check_extractor
 from .text_config import bare_text_config
 
@@ -52,43 +51,30 @@ class UltravoxSounds(SoundConnector):
         super().__init__(modules, _PLACEHOLDER, mark="")
         self._stand_in = stand_in
         assert isinstance(self.projector, StackingProjector), "made by this family"
-        self._stack = self.projector.stack
+        self._plan = SoundPlan.of(self.encoder.config, stack=self.projector.stack)
 
     @property
     def stand_in(self) -> str:
         """The token's text that plans show."""
         return self._stand_in
 
-    def count(self, samples: int) -> int:
-        """Places of all windows: a last stack that is not full has one, too."""
-        whole, rest = divmod(_frames(samples), self.encoder.config.window_frames)
-        return whole * self._places(self.encoder.config.window_frames) + self._places(rest)
+    @property
+    def plan(self) -> SoundPlan:
+        """Windows side by side, the last as long as the sound; a last stack that is not full has a place, too."""
+        return self._plan
 
     def embedded(self, sound: AudioData) -> Tensor:
         """Window by window."""
-        mel = self.encoder.mel(sound, _frames(len(sound.samples)))
-        first, *others = mel.split(self.encoder.config.window_frames, dim=1)
-        return torch.cat([self._window(first, first.shape[1]), *(self._continued(other) for other in others)])
+        windows = self.plan.windows(len(sound.samples))
+        mel = self.encoder.mel(sound, windows[-1].first + windows[-1].frames)
+        return torch.cat([self._window(mel, window) for window in windows])
 
-    def _continued(self, mel: Tensor) -> Tensor:
-        """A later window: the published code fills it with zeros to 30 s, of which the last stack's are seen."""
-        frames = mel.shape[1]
-        wanted = self._places(frames) * self._stack * FRAMES_PER_FEATURE
-        wanted = min(wanted, self.encoder.config.window_frames)
-        return self._window(F.pad(mel, (0, wanted - frames)), frames)
-
-    def _window(self, mel: Tensor, frames: int) -> Tensor:
-        """Embeddings of a window [M, F] of which `frames` are attended to."""
-        attended = torch.tensor([-(-frames // FRAMES_PER_FEATURE)], device=mel.device)
-        return self.projector(self.encoder.network(mel[None], attended=attended))[0]
-
-    def _places(self, frames: int) -> int:
-        return -(-frames // (FRAMES_PER_FEATURE * self._stack))
-
-
-def _frames(samples: int) -> int:
-    """Frames of 10 ms; a spectrogram needs two."""
-    return max(2, -(-samples // HOP))
+    def _window(self, mel: Tensor, window: SoundWindow) -> Tensor:
+        """Embeddings of a window of a spectrogram [M, F]."""
+        part = mel[:, window.first : window.first + window.frames]
+        attended = torch.tensor([window.attended], device=mel.device)
+        filled = F.pad(part, (0, window.computed - window.frames))
+        return self.projector(self.encoder.network(filled[None], attended=attended))[0]
 
 
 def _text_config(raw: Mapping[str, Any]) -> dict[str, Any]:

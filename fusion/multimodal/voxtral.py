@@ -23,6 +23,7 @@ from ..families.reading import activation
 from ..projector import MLPProjector
 from .family import FallbackTemplate, MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
+from .sound_windows import SoundPlan
 from .sounds import RENAMES, SoundConnector, SoundModules, check_extractor
 from .text_config import bare_text_config
 
@@ -71,9 +72,10 @@ class VoxtralSounds(SoundConnector):
         """Features of a place."""
         return _group(self.encoder.config)
 
-    def count(self, samples: int) -> int:
-        """Places of whole windows."""
-        return self.encoder.count(samples) // self.group
+    @property
+    def plan(self) -> SoundPlan:
+        """Whole windows side by side."""
+        return SoundPlan.of(self.encoder.config, group=self.group)
 
     def embedded(self, sound: AudioData) -> Tensor:
         """Neighbours laid side by side, through both layers."""

@@ -4,7 +4,9 @@ from .builder import Graph
 from .clips import clip_graph
 from .decoder import DecoderGraph, decoder_graph, embedding_graph
 from .pictures import picture_graph
-from .sounds import SoundGraphs
+from .resize import resize_graph
+from .sounds import SoundGraphs, spectrum_graph
+from .towers import listener_graph, tower_graph
 from .weights import WeightFile
 
 __all__ = [
@@ -15,5 +17,9 @@ __all__ = [
     "clip_graph",
     "decoder_graph",
     "embedding_graph",
+    "listener_graph",
     "picture_graph",
+    "resize_graph",
+    "spectrum_graph",
+    "tower_graph",
 ]

@@ -36,6 +36,8 @@ class AttentionWriter:
         context_length: positions of the rotary tables.
         lengths: value int32 [B]: positions of each row, the new ones included, less one.
         total: value int32 []: the most of them, plus one.
+        ends: value int64 [B, T]: one behind the last later position that each new one sees, 0 for none; "" where none
+            sees any.
         bucketed: biases on scores that all layers share, or None.
     """
 
@@ -45,6 +47,7 @@ class AttentionWriter:
     context_length: int
     lengths: str
     total: str
+    ends: str = ""
     bucketed: BucketedBias | None = None
     _tables: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _rotary: dict[Rope, tuple[str, str]] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class AttentionWriter:
         return out
 
     def _fits_fused(self, number: int) -> bool:
+        if self.ends:  # the fused operator sees nothing later
+            return False
         config, rope = self.config, self.config.layer_rope(number)
         if config.positions in ("bucketed", "relative"):
             return False
@@ -233,6 +238,10 @@ class AttentionWriter:
                 else:
                     near = graph.op("Greater", places, graph.op("Sub", asks, window))
                 seen = graph.op("And", seen, near)
+            if self.ends:
+                ends = graph.op("Unsqueeze", self.ends, graph.constant([1, 2, 4], np.int64))
+                later = graph.op("And", graph.op("Greater", places, asks), graph.op("Less", places, ends))
+                seen = graph.op("Or", seen, later)
             self._seen[kind] = seen
         return self._seen[kind]
 

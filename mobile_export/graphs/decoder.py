@@ -41,11 +41,14 @@ class DecoderGraph:
     Attributes:
         embedded: it takes ``inputs_embeds`` [B, T, D] in place of ``input_ids``: for prompts with media. If the decoder
             has an adapter, ``adapter_scale`` [B] says how strongly it acts on each row: 0 or 1.
+        both_ways: it takes ``seen_until`` int64 [B, T], too: one behind the last later position that each new one sees,
+            0 for none. All of these are read in the same pass.
         all_logits: of all T positions rather than of the last.
         context_length: positions that it can hold.
     """
 
     embedded: bool = False
+    both_ways: bool = False
     all_logits: bool = False
     context_length: int = 2048
 
@@ -121,8 +124,11 @@ class _Writer:
         held = graph.op("ReduceSum", mask, graph.constant([1], np.int64), keepdims=0)
         lengths = graph.op("Cast", graph.op("Sub", held, graph.constant(1, np.int64)), to=6)
         total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
+        shape = ("batch_size", "sequence_length")
+        ends = graph.input("seen_until", np.int64, shape) if self.kind.both_ways else ""
+        biases = self.decoder.model.position_bias
         self.attention = AttentionWriter(
-            graph, config, self.norms, self.kind.context_length, lengths, total, self.decoder.model.position_bias
+            graph, config, self.norms, self.kind.context_length, lengths, total, ends, biases
         )
         if config.positions == "learned":
             hidden = graph.op("Add", hidden, self._learned(hidden))

@@ -24,10 +24,37 @@ from .linear import LinearWriter, float_array
 from .norm import activated
 from .weights import WeightFile
 
-__all__ = ["SoundGraphs"]
+__all__ = ["SoundGraphs", "spectrum_graph"]
 
 _FLOOR = 1e-10  # power
 _RANGE, _SHIFT = 8.0, 4.0  # log10 units that are kept below the loudest, and by which they are moved and shrunk
+
+
+def spectrum_graph(mel_bins: int, weights: WeightFile) -> Any:
+    """Log10 of mel power: `LogMel.log_power`, its Fourier transform a convolution with fixed cosines and sines.
+
+    Args:
+        mel_bins: M.
+        weights: of the bundle.
+    """
+    mel = LogMel(mel_bins, fft=False)
+    assert mel.bases is not None, "asked for"
+    frequencies = mel.filters.shape[0]
+    graph = Graph("spectrum", weights)
+    samples = graph.input("samples", np.float32, ("samples",))
+    bases = graph.weight("audio.bases", float_array(mel.bases.T[:, None], "float32"))
+    apart = graph.op("Unsqueeze", samples, graph.constant([0, 1], np.int64))
+    parts = graph.op("Conv", apart, bases, kernel_shape=[mel.bases.shape[0]], strides=[HOP])  # [1, 2 K, F]
+    squared = graph.op("Mul", parts, parts)
+    sizes = graph.constant([frequencies] * 2, np.int64)
+    power = graph.op("Add", *graph.ops("Split", squared, sizes, count=2, axis=1))
+    filters = graph.weight("audio.filters", float_array(mel.filters.T, "float32"))
+    bins = graph.op("Squeeze", graph.op("MatMul", filters, power), graph.constant([0], np.int64))
+    log = graph.op("Log", graph.op("Max", bins, graph.constant(_FLOOR, np.float32)))
+    graph.output(
+        graph.op("Mul", log, graph.constant(1 / np.log(10), np.float32)), "power", np.float32, (mel.bins, "frames")
+    )
+    return graph.model()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +74,8 @@ class SoundGraphs:
     storage: Storage
 
     def spectrum(self) -> Any:
-        """Log10 of mel power: `LogMel.log_power`, its Fourier transform a convolution with fixed cosines and sines."""
-        mel = LogMel(self.transcriber.encoder.config.mel_bins, fft=False)
-        assert mel.bases is not None, "asked for"
-        frequencies = mel.filters.shape[0]
-        graph = Graph("spectrum", self.weights)
-        samples = graph.input("samples", np.float32, ("samples",))
-        bases = graph.weight("audio.bases", float_array(mel.bases.T[:, None], "float32"))
-        apart = graph.op("Unsqueeze", samples, graph.constant([0, 1], np.int64))
-        parts = graph.op("Conv", apart, bases, kernel_shape=[mel.bases.shape[0]], strides=[HOP])  # [1, 2 K, F]
-        squared = graph.op("Mul", parts, parts)
-        sizes = graph.constant([frequencies] * 2, np.int64)
-        power = graph.op("Add", *graph.ops("Split", squared, sizes, count=2, axis=1))
-        filters = graph.weight("audio.filters", float_array(mel.filters.T, "float32"))
-        bins = graph.op("Squeeze", graph.op("MatMul", filters, power), graph.constant([0], np.int64))
-        log = graph.op("Log", graph.op("Max", bins, graph.constant(_FLOOR, np.float32)))
-        graph.output(
-            graph.op("Mul", log, graph.constant(1 / np.log(10), np.float32)), "power", np.float32, (mel.bins, "frames")
-        )
-        return graph.model()
+        """As `spectrum_graph`."""
+        return spectrum_graph(self.transcriber.encoder.config.mel_bins, self.weights)
 
     def encoder(self) -> Any:
         """From a window of the spectrogram to keys and values of all that is heard in it."""

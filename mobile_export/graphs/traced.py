@@ -1,8 +1,8 @@
 """A torch module as a part of a graph, operator by operator: what it computes is said once, in torch.
 
-`torch.export` traces the module. What depends on no input is computed here and kept as a constant; of the rest, each
-operator becomes the one of ONNX with the same meaning, or a few. Sizes may be symbols where only products, ranges and
-arithmetic see them; elsewhere they are fixed.
+`torch.export` traces the module. What depends on no input is computed here and kept as a constant; if it is large, the
+graph computes it, where its operator is known. Of the rest, each operator becomes the one of ONNX with the same
+meaning, or a few. Sizes may be symbols where only products, ranges and arithmetic see them; elsewhere they are fixed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...encoders.errors import UnsupportedInputError
 from ..quantization.plan import Storage
 from .builder import Graph
-from .linear import float_array
+from .linear import LinearWriter, float_array
 
 __all__ = ["Argument", "write_traced"]
 
@@ -49,7 +49,14 @@ class Argument:
     free: tuple[int, ...] = ()
 
 
-def write_traced(graph: Graph, module: nn.Module, name: str, arguments: Sequence[Argument], storage: Storage) -> str:
+def write_traced(
+    graph: Graph,
+    module: nn.Module,
+    name: str,
+    arguments: Sequence[Argument],
+    storage: Storage,
+    linears: LinearWriter | None = None,
+) -> str:
     """What a module gives, a tensor.
 
     Args:
@@ -57,7 +64,8 @@ def write_traced(graph: Graph, module: nn.Module, name: str, arguments: Sequence
         module: whose parameters are floats.
         name: of its weights in the graph.
         arguments: its inputs.
-        storage: ``float32``; for anything else its weights are floats of 16 bits.
+        storage: of its weights. All but those that `linears` writes are floats of 16 bits if it is not ``float32``.
+        linears: writes the products with weights of linear layers; None for products of floats.
 
     Raises:
         UnsupportedInputError: it has an operator that is not written; names it.
@@ -65,14 +73,15 @@ def write_traced(graph: Graph, module: nn.Module, name: str, arguments: Sequence
     free = tuple(dict.fromkeys(argument.free, torch.export.Dim.DYNAMIC) for argument in arguments)
     examples = tuple(argument.example for argument in arguments)
     program = torch.export.export(module.eval(), examples, dynamic_shapes=free)
-    return _Writer(graph, name, "float32" if storage == "float32" else "float16").written(program, arguments)
+    return _Writer(graph, name, storage, linears).written(program, arguments)
 
 
 class _Writer:
     """Goes over a traced program. Every node is known here, or the name of a value in the graph."""
 
-    def __init__(self, graph: Graph, name: str, storage: str) -> None:
-        self.graph, self._name, self._storage = graph, name, storage
+    def __init__(self, graph: Graph, name: str, storage: Storage, linears: LinearWriter | None) -> None:
+        self.graph, self._name, self._linears = graph, name, linears
+        self._storage: Storage = storage
         self._known: dict[Any, Any] = {}
         self._values: dict[Any, Any] = {}
         self._weights: dict[Any, str] = {}
@@ -99,9 +108,8 @@ class _Writer:
                 self._weights[node] = f"{self._name}.{place.target}"
 
     def _step(self, node: Any) -> None:
-        inputs = node.all_input_nodes
         kind = _kind(node)
-        if all(one in self._known for one in inputs) and not (kind in _OPERATORS and _is_large(node)):
+        if all(one in self._known for one in node.all_input_nodes):
             arguments, options = torch.fx.map_arg((node.args, node.kwargs), self._known.__getitem__)
             self._known[node] = node.target(*arguments, **options)
             return
@@ -117,12 +125,22 @@ class _Writer:
         """The name of an argument's value in the graph, cast if it is of another type."""
         if argument in self._weights:
             return self._weight(argument)
-        if isinstance(argument, torch.fx.Node) and argument not in self._known:
-            name, own = self._values[argument], _dtype(argument)
+        if isinstance(argument, torch.fx.Node) and (argument not in self._known or _is_large(argument)):
+            name, own = self._large(argument), _dtype(argument)
             return name if dtype in (None, own) else self.graph.op("Cast", name, to=_CODES[dtype])
         known = self._known[argument] if isinstance(argument, torch.fx.Node) else argument
         tensor = torch.as_tensor(known) if dtype is None else torch.as_tensor(known).to(dtype)
         return self.graph.constant(tensor.detach().numpy())
+
+    def _large(self, node: Any) -> str:
+        """The value of a node that is no small constant; a large one is computed by the graph if it can be."""
+        if node not in self._values:
+            computed = node.op == "call_function" and _kind(node) in _OPERATORS
+            self._values[node] = _OPERATORS[_kind(node)](self, node) if computed else self._kept(node)
+        return self._values[node]
+
+    def _kept(self, node: Any) -> str:
+        return self.graph.weight(f"{self._name}.{node.name}", np.ascontiguousarray(self._known[node].detach().numpy()))
 
     def part(self, node: Any, number: int) -> str:
         """One of the values of a node that gives several."""
@@ -134,9 +152,17 @@ class _Writer:
 
     def _weight(self, node: Any) -> str:
         tensor = self._known[node]
-        storage = self._storage if tensor.ndim > 1 else "float32"
+        storage = "float32" if self._storage == "float32" or tensor.ndim < 2 else "float16"
         stored = self.graph.weight(self._weights[node], float_array(tensor, storage))
         return stored if storage == "float32" else self.graph.op("Cast", stored, to=_CODES[torch.float32])
+
+    def product(self, x: str, weight: Any, bias: Any) -> str | None:
+        """A linear layer as `linears` writes it; None if there is none, or what is multiplied is no parameter."""
+        if self._linears is None or weight not in self._weights or not (bias is None or bias in self._weights):
+            return None
+        name = self._weights[weight].removesuffix(".weight")
+        tensors = self._known[weight], None if bias is None else self._known[bias]
+        return self._linears.linear(self.graph, x, name, *tensors, self._storage, name)
 
 
 def _needed(output: Any) -> set[Any]:
@@ -235,6 +261,12 @@ def _chosen(writer: _Writer, node: Any) -> str:
     )
 
 
+def _filled(writer: _Writer, node: Any) -> str:
+    """Another number where a mask is true."""
+    x, mask, number = node.args
+    return writer.graph.op("Where", writer.value(mask), writer.value(number, _dtype(node)), writer.value(x))
+
+
 def _reduced(kind: str, at: int = 1) -> _Operator:
     """Over the axes in the argument `at`; behind it stands whether they stay."""
 
@@ -299,7 +331,7 @@ def _permuted(writer: _Writer, node: Any) -> str:
 
 def _transposed(writer: _Writer, node: Any) -> str:
     order = list(range(_rank(node)))
-    first, second = node.args[1:] if len(node.args) > 1 else (0, 1)
+    first, second = node.args[1:] if len(node.args) > 1 else (-2, -1)
     order[first], order[second] = order[second], order[first]
     return writer.graph.op("Transpose", writer.value(node.args[0]), perm=order)
 
@@ -339,7 +371,7 @@ def _stacked(writer: _Writer, node: Any) -> str:
 
 
 def _chunks(writer: _Writer, node: Any) -> tuple[str, ...]:
-    x, axis = node.args[0], node.args[2] if len(node.args) > 2 else 0
+    x, axis = node.args[0], node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
     sizes = [part.shape[axis] for part in node.meta["val"]]
     return writer.graph.ops("Split", writer.value(x), writer.integers(sizes), count=len(sizes), axis=axis)
 
@@ -380,17 +412,51 @@ def _einsum(writer: _Writer, node: Any) -> str:
 
 
 def _linear(writer: _Writer, node: Any) -> str:
-    x, weight, bias = node.args
+    x, weight, bias = [*node.args, None][:3]
+    value = writer.value(x)
+    if (written := writer.product(value, weight, bias)) is not None:
+        return written
     turned = writer.graph.op("Transpose", writer.value(weight), perm=[1, 0])  # runtimes fold it
-    return writer.graph.op("Add", writer.graph.op("MatMul", writer.value(x), turned), writer.value(bias))
+    out = writer.graph.op("MatMul", value, turned)
+    return out if bias is None else writer.graph.op("Add", out, writer.value(bias))
+
+
+def _layer_norm(writer: _Writer, node: Any) -> str:
+    x, sizes, weight, bias, epsilon = node.args[:5]
+    assert len(sizes) == 1, "over the last axis"
+    return writer.graph.op("LayerNormalization", *map(writer.value, (x, weight, bias)), axis=-1, epsilon=float(epsilon))
+
+
+def _rms_norm(writer: _Writer, node: Any) -> str:
+    x, sizes, weight, epsilon = node.args
+    assert len(sizes) == 1, "over the last axis"
+    inputs = writer.value(x), writer.value(weight)
+    return writer.graph.op("SimplifiedLayerNormalization", *inputs, axis=-1, epsilon=float(epsilon))
+
+
+def _attended(writer: _Writer, node: Any) -> str:
+    """Of queries, keys and values [..., T, K]; every place sees every other, but for a mask that is added."""
+    query, key, value, *more = node.args
+    options = dict(zip(("attn_mask", "dropout_p", "is_causal"), more, strict=False)) | node.kwargs
+    mask = options.pop("attn_mask", None)
+    assert not any(options.values()), "without dropout or a scale"
+    graph, last = writer.graph, _rank(node) - 1
+    turned = graph.op("Transpose", writer.value(key), perm=[*range(last - 1), last, last - 1])
+    # Queries are fewer numbers than scores.
+    scale = graph.constant(query.meta["val"].shape[-1] ** -0.5, np.float32)
+    scores = graph.op("MatMul", graph.op("Mul", writer.value(query), scale), turned)
+    if mask is not None:
+        assert _dtype(mask).is_floating_point, "a mask that is added"
+        scores = graph.op("Add", scores, writer.value(mask))
+    return graph.op("MatMul", graph.op("Softmax", scores, axis=-1), writer.value(value))
 
 
 def _convolution(writer: _Writer, node: Any) -> str:
-    x, weight, bias, stride, padding = [*node.args, *([1, 1], [0, 0])[len(node.args) - 3 :]]
+    axes = _rank(node) - 2
+    x, weight, bias, stride, padding = [*node.args, *(None, [1] * axes, [0] * axes)[len(node.args) - 2 :]]
     assert len(node.args) < 6, "neither dilated nor grouped"
-    return writer.graph.op(
-        "Conv", *map(writer.value, (x, weight, bias)), strides=list(stride), pads=[*padding, *padding]
-    )
+    inputs = [writer.value(one) for one in (x, weight, bias) if one is not None]
+    return writer.graph.op("Conv", *inputs, strides=list(stride), pads=[*padding, *padding])
 
 
 def _sampled(writer: _Writer, node: Any) -> str:
@@ -414,8 +480,10 @@ def _pooled(writer: _Writer, node: Any) -> str:
 
 
 def _averaged(writer: _Writer, node: Any) -> str:
-    x, kernel, stride, padding = node.args[:4]
-    both = [(side * 2)[:2] for side in (kernel, stride, padding)]
+    x, kernel, *more = node.args[:4]
+    axes = len(x.meta["val"].shape[2:])
+    stride, padding = [*more, *(kernel, [0] * axes)[len(more) :]]
+    both = [(side * axes)[:axes] for side in (kernel, stride, padding)]
     counted = int(node.args[5]) if len(node.args) > 5 else 1
     return writer.graph.op(
         "AveragePool",
@@ -437,9 +505,13 @@ def _softmax(writer: _Writer, node: Any) -> str:
     return writer.graph.op("Softmax", writer.value(node.args[0]), axis=node.args[1])
 
 
+def _silu(writer: _Writer, node: Any) -> str:
+    x = writer.value(node.args[0])
+    return writer.graph.op("Mul", x, writer.graph.op("Sigmoid", x))
+
+
 def _gelu(writer: _Writer, node: Any) -> str:
-    assert not node.kwargs, "the exact one"
-    return writer.graph.op("Gelu", writer.value(node.args[0]), approximate="none")
+    return writer.graph.op("Gelu", writer.value(node.args[0]), approximate=node.kwargs.get("approximate", "none"))
 
 
 def _size(writer: _Writer, node: Any) -> str:
@@ -475,10 +547,16 @@ _OPERATORS: dict[str, _Operator] = {
     "sign": _unary("Sign"),
     "tanh": _unary("Tanh"),
     "reciprocal": _unary("Reciprocal"),
+    "sigmoid": _unary("Sigmoid"),
+    "relu": _unary("Relu"),
     "trunc": _truncated,
     "to": _cast,
+    "alias": _cast,
+    "contiguous": _cast,
     "clamp": _clamped,
     "where": _chosen,
+    "masked_fill": _filled,
+    "bitwise_not": _unary("Not"),
     "sum": _reduced("ReduceSum"),
     "mean": _reduced("ReduceMean"),
     "amax": _reduced("ReduceMax"),
@@ -490,6 +568,7 @@ _OPERATORS: dict[str, _Operator] = {
     "flatten": _reshaped,
     "unflatten": _reshaped,
     "reshape": _reshaped,
+    "view": _reshaped,
     "expand": _expanded,
     "expand_as": _expanded,
     "repeat": _repeated,
@@ -497,12 +576,14 @@ _OPERATORS: dict[str, _Operator] = {
     "permute": _permuted,
     "transpose": _transposed,
     "numpy_T": _transposed,
+    "mT": _transposed,
     "select": _selected,
     "slice": _sliced,
     "flip": _flipped,
     "cat": _joined,
     "stack": _stacked,
     "chunk": _chunks,
+    "split": _chunks,
     "gather": _gathered,
     "index": _indexed,
     "unfold": _windows,
@@ -510,13 +591,19 @@ _OPERATORS: dict[str, _Operator] = {
     "matmul": _binary("MatMul"),
     "einsum": _einsum,
     "linear": _linear,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "scaled_dot_product_attention": _attended,
+    "conv1d": _convolution,
     "conv2d": _convolution,
     "grid_sampler": _sampled,
     "adaptive_avg_pool2d": _pooled,
+    "avg_pool1d": _averaged,
     "avg_pool2d": _averaged,
     "upsample_nearest2d": _enlarged,
     "softmax": _softmax,
     "gelu": _gelu,
+    "silu": _silu,
     "sym_size": _size,
     "arange": _range,
 }

@@ -4,5 +4,6 @@ from .open import open_media
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
 from .soft_words import SpelledWords
+from .towers import ExportedTower
 
-__all__ = ["ExportedMedia", "ExportedPictures", "SpelledWords", "open_media"]
+__all__ = ["ExportedMedia", "ExportedPictures", "ExportedTower", "SpelledWords", "open_media"]

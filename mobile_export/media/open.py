@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,18 @@ from ...fusion.connectors.clip_words import ClipWords
 from ...fusion.connectors.connector import Connector
 from ...fusion.connectors.transcript_words import TranscriptWords
 from .clips import ExportedClipReader
+from .heard import ExportedSounds, ExportedStandIns, read_sound_plan
+from .parts import read_parts
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
 from .soft_words import SpelledWords
 from .sounds import ExportedTable, ExportedTranscriber, SoundSessions
+from .towers import ExportedFrames, ExportedTower, PartReader
 
 if TYPE_CHECKING:
     from ..runtime import Bundle
 
-__all__ = ["CLIP", "SOUNDS", "SOUND_ROLES", "open_media"]
+__all__ = ["CLIP", "RESIZE", "SOUNDS", "SOUND_ROLES", "open_media"]
 
 #: Where a bundle has the tokenizer of what hears.
 SOUNDS = "audio"
@@ -32,6 +35,8 @@ SOUNDS = "audio"
 SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
 #: Role of the graph that says what happens between two frames of a clip.
 CLIP = "clip"
+#: Role of the graph that resizes pictures for a tower that reads them part by part.
+RESIZE = "image-resize"
 _MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
 
 
@@ -49,14 +54,17 @@ def open_media(bundle: Bundle) -> ExportedMedia | None:
     if unknown:
         hint = "update Sensorium"
         raise CheckpointError("The bundle reads something unknown.", given=", ".join(unknown), hint=hint)
-    if "video" in bundle.manifest.media and not {"image", "audio"} <= bundle.manifest.media.keys():
-        given, expected = ", ".join(bundle.manifest.media), "image and audio beside video"
+    needed = {"image"} if RESIZE in bundle.manifest.graphs else {"image", "audio"}
+    if "video" in bundle.manifest.media and not needed <= bundle.manifest.media.keys():
+        given, expected = ", ".join(bundle.manifest.media), f"{' and '.join(sorted(needed))} beside video"
         raise CheckpointError("The bundle lacks what clips are read with.", given=given, expected=expected)
     opened = _Opened(bundle)
     connectors: dict[Modality, Callable[[], Connector]] = {
         kind: partial(opens, opened) for kind, opens in _OPENERS.items() if kind in bundle.manifest.media
     }
-    return ExportedMedia(bundle.embeddings, connectors, adapter=bundle.manifest.adapter or None)
+    both_ways: list[Modality] = [kind for kind in connectors if opened.sees_both_ways(kind)]
+    adapter = bundle.manifest.adapter or None
+    return ExportedMedia(bundle.embeddings, connectors, adapter=adapter, both_ways=both_ways)
 
 
 class _Opened:
@@ -66,6 +74,49 @@ class _Opened:
         self._bundle, self._media = bundle, bundle.manifest.media
         self._pictures: ExportedPictures | None = None
         self._sounds: TranscriptWords | None = None
+
+    @property
+    def graphs(self) -> Collection[str]:
+        """Roles of the bundle's graphs."""
+        return self._bundle.manifest.graphs.keys()
+
+    @property
+    def has_tower(self) -> bool:
+        """Whether pictures are read part by part."""
+        return RESIZE in self.graphs
+
+    def heard(self) -> ExportedSounds:
+        placeholder, details = self._media["audio"].placeholder, self._details("audio")
+        mark, around, stand_in = (details.get(name) for name in ("mark", "around", "stand_in"))
+        texts = [mark, *(around if isinstance(around, list) else ()), *([stand_in] if stand_in is not None else [])]
+        if len(texts) != 3 + (stand_in is not None) or not all(isinstance(one, str) for one in texts):
+            raise CheckpointError("The bundle does not say what stands for a sound.", given=shortened(texts))
+        spectrum, tower = (self._bundle.session(role) for role in SOUND_ROLES[:2])
+        parts = spectrum, tower, read_sound_plan(details.get("plan") or {}), placeholder
+        options: dict[str, Any] = {"mark": mark, "around": tuple(texts[1:3])}
+        return ExportedSounds(*parts, **options) if stand_in is None else ExportedStandIns(stand_in, *parts, **options)
+
+    def tower(self) -> ExportedTower:
+        placeholder, details = self._media["image"].placeholder, self._details("image")
+        mark = details.get("mark")
+        if not isinstance(mark, str):
+            raise CheckpointError("The bundle does not say what stands for a picture.", given=shortened(mark))
+        return ExportedTower(self._parts(details, placeholder), placeholder, mark)
+
+    def frames(self) -> ExportedFrames:
+        placeholder = self._media["video"].placeholder
+        return ExportedFrames(self._parts(self._details("video"), placeholder), placeholder)
+
+    def sees_both_ways(self, modality: Modality) -> bool:
+        """Whether the decoder's positions of an item see each other both ways."""
+        return self.has_tower and self._details(modality).get("both_ways") is True
+
+    def _parts(self, details: Mapping[str, Any], placeholder: str) -> PartReader:
+        resizing, reading = (self._bundle.session(role) for role in (RESIZE, "image"))
+        return PartReader(resizing, reading, read_parts(details, placeholder))
+
+    def _details(self, modality: Modality) -> dict[str, Any]:
+        return read_json(self._bundle.path / self._media[modality].details)
 
     def pictures(self) -> ExportedPictures:
         if self._pictures is None:
@@ -86,6 +137,21 @@ class _Opened:
         if given != expected:
             raise CheckpointError("The clips' words do not fit their graphs.", given=given, expected=expected)
         return ClipWords(reader, words, self.sounds, placeholder=self._media["video"].placeholder)
+
+
+def _pictures(opened: _Opened) -> Connector:
+    """What reads pictures: a tower, or what sees words in them."""
+    return opened.tower() if opened.has_tower else opened.pictures()
+
+
+def _hears(opened: _Opened) -> Connector:
+    """What hears: a tower, or what transcribes."""
+    return opened.sounds() if SOUND_ROLES[-1] in opened.graphs else opened.heard()
+
+
+def _clips(opened: _Opened) -> Connector:
+    """What watches: the tower that reads pictures, or what tells of them in words."""
+    return opened.frames() if opened.has_tower else opened.clips()
 
 
 def _sounds(bundle: Bundle) -> TranscriptWords:
@@ -128,7 +194,7 @@ def _words(bundle: Bundle, modality: Modality) -> SpelledWords:
 
 
 _OPENERS: dict[Modality, Callable[[_Opened], Connector]] = {
-    "image": _Opened.pictures,
-    "audio": _Opened.sounds,
-    "video": _Opened.clips,
+    "image": _pictures,
+    "audio": _hears,
+    "video": _clips,
 }

@@ -5,7 +5,7 @@ Legend: n tokens, T positions, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class ExportedMedia(MediaPlanner):
     Args:
         table: the decoder's embeddings [n, D] of token ids [n].
         connectors: how to build one for each modality; built when first needed.
-        adapter: name of the adapter that prompts with media are read with, or None.
+        adapter, both_ways: as for `MediaPlanner`.
     """
 
     def __init__(
@@ -35,8 +35,9 @@ class ExportedMedia(MediaPlanner):
         connectors: Mapping[Modality, Callable[[], Connector]],
         *,
         adapter: str | None = None,
+        both_ways: Collection[Modality] = (),
     ) -> None:
-        super().__init__(connectors, adapter=adapter)
+        super().__init__(connectors, adapter=adapter, both_ways=both_ways)
         self._table = table
 
     def embed(self, plan: PromptPlan) -> Floats:

@@ -19,7 +19,7 @@ from ...encoders.errors import EngineError
 from ...encoders.media import AudioData
 from ...encoders.text import Tokenizer
 
-__all__ = ["ExportedTable", "ExportedTranscriber", "SoundSessions"]
+__all__ = ["ExportedTable", "ExportedTranscriber", "SoundSessions", "log_power"]
 
 _CONTEXT = 200  # samples on each side of a frame's centre
 _FRAMES_AT_ONCE = 3000  # bounds memory on long sounds
@@ -33,6 +33,28 @@ class SoundSessions:
     spectrum: Any
     encoder: Any
     decoder: Any
+
+
+def log_power(spectrum: Any, samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    """The spectrogram [M, F] of a sound [N] before it is scaled, a part of the sound at a time.
+
+    Args:
+        spectrum: session of its graph.
+        samples: of any length.
+        frames: F; the sound is padded with silence up to there.
+
+    Raises:
+        EngineError: the graph failed.
+    """
+    padded = np.zeros(frames * HOP, np.float32)
+    padded[: len(samples)] = samples.clip(-_LOUDEST, _LOUDEST)
+    context = np.pad(padded, _CONTEXT, mode="reflect")
+    parts = []
+    for first in range(0, frames, _FRAMES_AT_ONCE):
+        last = min(first + _FRAMES_AT_ONCE, frames)
+        part = context[first * HOP : (last - 1) * HOP + 2 * _CONTEXT]
+        parts.append(_run(spectrum, {"samples": _value(part)})["power"].numpy())
+    return np.concatenate(parts, axis=1)
 
 
 class ExportedTable:
@@ -74,7 +96,7 @@ class ExportedTranscriber(Transcriber):
         Raises:
             EngineError: a graph failed; so do the functions that this gives.
         """
-        power = self._power(sound.samples, frames)
+        power = log_power(self._sessions.spectrum, sound.samples, frames)
         loudest = np.array(power.max(), np.float32)
 
         def window(position: int) -> Heard:
@@ -83,18 +105,6 @@ class ExportedTranscriber(Transcriber):
             return lambda: self._reader(heard)
 
         return window
-
-    def _power(self, samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-        """The spectrogram [M, F] before it is scaled, a part of the sound at a time."""
-        padded = np.zeros(frames * HOP, np.float32)
-        padded[: len(samples)] = samples.clip(-_LOUDEST, _LOUDEST)
-        context = np.pad(padded, _CONTEXT, mode="reflect")
-        parts = []
-        for first in range(0, frames, _FRAMES_AT_ONCE):
-            last = min(first + _FRAMES_AT_ONCE, frames)
-            part = context[first * HOP : (last - 1) * HOP + 2 * _CONTEXT]
-            parts.append(_run(self._sessions.spectrum, {"samples": _value(part)})["power"].numpy())
-        return np.concatenate(parts, axis=1)
 
     def _reader(self, heard: Mapping[str, Any]) -> Callable[[Sequence[int]], NDArray[np.float32]]:
         inputs = {entry.name: entry.shape for entry in self._sessions.decoder.get_inputs()}

@@ -58,6 +58,18 @@ class FixedSizes(nn.Module):
         return (1 - y).softmax(-1) + torch.tanh(y).reciprocal().clamp(-2, 2)
 
 
+class LargeConstants(nn.Module):
+    """Constants that the graph computes, and one that it cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(5003))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[5003] → [5003]."""
+        return x * (torch.arange(5003) + 3) + self.table.cumsum(0)
+
+
 class Unwritten(nn.Module):
     """What has no counterpart here."""
 
@@ -97,6 +109,14 @@ def test_parts_and_several_values(tmp_path: Path) -> None:
     torch.manual_seed(5)
     module, x = FixedSizes().eval(), torch.randn(2, 6, 8, 5)
     np.testing.assert_allclose(given(tmp_path, module, [Argument("x", x)], [x]), module(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_large_constants_lie_in_the_weight_file(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    module, x = LargeConstants().eval(), torch.randn(5003)
+    np.testing.assert_allclose(given(tmp_path, module, [Argument("x", x)], [x]), module(x), rtol=1e-5, atol=1e-5)
+    assert (tmp_path / "weights.data").stat().st_size == 4 * 5003 and (tmp_path / "traced.onnx").stat().st_size < 4003
 
 
 def test_an_operator_that_is_not_written_is_named(tmp_path: Path) -> None:

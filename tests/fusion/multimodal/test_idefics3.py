@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sensorium import sdk
+from sensorium.encoders.image.resample import resize
 from sensorium.encoders.media import ImageData, VideoData
 from sensorium.fusion.multimodal.number_words import number_words
 from sensorium.fusion.multimodal.splitting import Splitting, read_splitting
@@ -274,11 +276,12 @@ def test_the_picture_in_the_docstring() -> None:
     splitting = Splitting(4, longest=12)
     assert splitting.resized(5, 9) == (6, 12) and splitting.fitted(5, 9) == (8, 12) and splitting.grid(5, 9) == (2, 3)
     image = torch.arange(96, dtype=torch.uint8).reshape(1, 8, 12).expand(3, -1, -1)
-    tiles = Splitting(4).parts(image, "lanczos")
+    tiles = torch.stack(Splitting(4).parts(image, partial(resize, resample="lanczos")))
     assert tiles.shape == (7, 3, 4, 4)
     assert tiles[0, 0, 0].tolist() == [0, 1, 2, 3] and tiles[1, 0, 0].tolist() == [4, 5, 6, 7]
     assert tiles[3, 2, 1].tolist() == [60, 61, 62, 63]
-    assert Splitting(4).grid(3, 4) == (0, 0) and Splitting(4).parts(image[:, :4, :4], "lanczos").shape == (1, 3, 4, 4)
+    (whole,) = Splitting(4).parts(image[:, :4, :4], partial(resize, resample="lanczos"))
+    assert Splitting(4).grid(3, 4) == (0, 0) and torch.equal(whole, image[:, :4, :4])
 
 
 def test_a_picture_of_endless_tiles_is_refused() -> None:

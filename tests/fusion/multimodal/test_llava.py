@@ -75,7 +75,7 @@ def test_pixels_and_places_equal_the_processor_s(
     plan = ours.encode(sdk.Image(photos[name]), "What?")
     assert list(plan) == inputs["input_ids"][0].tolist()
     connector = ours.engine.media.connector("image")  # type: ignore[attr-defined]
-    assert torch.equal(connector._encoder.pixels(plan.items[0].media), inputs["pixel_values"][0])
+    assert torch.equal(connector.encoder.pixels(plan.items[0].media), inputs["pixel_values"][0])
 
 
 def test_several_turns_and_a_system_message(

@@ -109,7 +109,7 @@ def sizes() -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("pinpoints", [RESOLUTIONS, [[336, 1344], [672, 336]]])
 def test_arithmetic_equals_the_reference(pinpoints: list[list[int]]) -> None:
-    anyres = Anyres(read_resolutions(pinpoints, 336), 336, 24)
+    anyres = Anyres(read_resolutions(pinpoints, 336), 336, 24, (336, 336))
     for height, width in sizes():
         resolution = select_best_resolution((height, width), pinpoints)
         assert anyres.resolution(height, width) == resolution
@@ -123,21 +123,21 @@ def test_arithmetic_equals_the_reference(pinpoints: list[list[int]]) -> None:
 
 def test_the_picture_in_the_docstring() -> None:
     """2 x 5 in 2 x 2 tiles of 2 x 2 features: one row of border above and one below."""
-    anyres = Anyres(((4, 4),), 2, 2)
+    anyres = Anyres(((4, 4),), 2, 2, (2, 2))
     assert anyres.fitted(2, 5) == (2, 4) and anyres.grid(2, 5) == (2, 2) and anyres.border(2, 5) == (1, 0)
-    marked = torch.arange(16.0).reshape(2, 2, 2, 2).permute(0, 2, 1, 3)  # of a 4 x 4 grid in raster order
-    joined = anyres.joined(marked.reshape(4, 4, 1), torch.tensor([-1.0]), (2, 5))
-    assert joined[:, 0].tolist() == [4, 5, 6, 7, -1, 8, 9, 10, 11, -1]
-    assert len(joined) == anyres.count(2, 5)
+    marked = np.arange(16).reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(-1)  # of a 4 x 4 grid in raster order
+    joined = np.concatenate((np.full(4, 100), marked, [-1]))[anyres.order(2, 5)]
+    assert joined.tolist() == [100] * 4 + [4, 5, 6, 7, -1, 8, 9, 10, 11, -1]
+    assert len(joined) == 4 + anyres.count(2, 5)
 
 
 def test_tiles_are_cut_row_by_row() -> None:
-    anyres = Anyres(((4, 6),), 2, 2)
-    image = torch.arange(24, dtype=torch.uint8).reshape(1, 4, 6).expand(3, -1, -1)
-    tiles = anyres.tiles(image, "bicubic")
-    assert tiles.shape == (6, 3, 2, 2)
-    assert tiles[0, 0].tolist() == [[0, 1], [6, 7]] and tiles[1, 0].tolist() == [[2, 3], [8, 9]]
-    assert tiles[3, 2].tolist() == [[12, 13], [18, 19]]
+    anyres = Anyres(((4, 6),), 2, 2, (1, 5))
+    image = np.broadcast_to(np.arange(24, dtype=np.uint8).reshape(1, 4, 6), (3, 4, 6))
+    whole, *tiles = anyres.parts(image, lambda image, height, width: image[:, :height, :width])
+    assert whole.shape == (3, 1, 5) and [tile.shape for tile in tiles] == [(3, 2, 2)] * 6
+    assert tiles[0][0].tolist() == [[0, 1], [6, 7]] and tiles[1][0].tolist() == [[2, 3], [8, 9]]
+    assert tiles[3][2].tolist() == [[12, 13], [18, 19]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Which multimodal checkpoints are exported with their media, and what is exported of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..encoders.errors import UnsupportedInputError
+from ..encoders.image import VisionEncoder
+from ..encoders.media import Modality
+from ..fusion.connectors import Connector
+from ..fusion.model import MultimodalModel
+from ..fusion.multimodal import MultimodalFamily
+from ..fusion.multimodal.gemma3 import Gemma3Images
+from ..fusion.multimodal.idefics3 import Idefics3Images
+from ..fusion.multimodal.llava import LlavaImages
+from ..fusion.multimodal.llava_next import LlavaNextImages
+from ..fusion.multimodal.smolvlm import SmolVLMClips
+from ..fusion.multimodal.sounds import SoundConnector
+from .media.parts import JoinedPicture, PictureParts, PiecedPicture, TiledPicture, WholePicture
+
+__all__ = ["PictureTower", "check_exported", "frame_parts", "picture_tower", "reasons_against"]
+
+# Of each family's modalities, why one is not exported; those that are not named are.
+_REASONS: dict[str, dict[Modality, str]] = {
+    "gemma3": {},
+    "idefics3": {},
+    "llava": {},
+    "llava_next": {},
+    "qwen2_audio": {},
+    "qwen2_vl": {
+        "image": "the decoder's graph has no positions of three axes",
+        "video": "the decoder's graph has no positions of three axes",
+    },
+    "smolvlm": {},
+    "ultravox": {},
+    "voxtral": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTower:
+    """What reads the parts of pictures.
+
+    Attributes:
+        modules: the tower and its projector: pixels [B, 3, h, w] → embeddings [B, L, D].
+        encoder: gives the steps from raw pixels to its input.
+        parts: how pictures are cut.
+        size: h and w of a part.
+        newline: embedding [D] that ends a row of parts, or None.
+    """
+
+    modules: nn.Module
+    encoder: VisionEncoder
+    parts: PictureParts
+    size: tuple[int, int]
+    newline: Tensor | None = None
+
+
+def reasons_against(family: MultimodalFamily) -> dict[Modality, str]:
+    """What of a family's modalities is not exported, and why."""
+    known = _REASONS.get(family.name)
+    if known is None:
+        return dict.fromkeys(family.modalities, "nobody wrote it yet")
+    return known
+
+
+def picture_tower(connector: Connector) -> PictureTower:
+    """What a connector reads pictures with.
+
+    Raises:
+        UnsupportedInputError: no such connector is exported, or its processor leaves pictures their own shape.
+    """
+    newline = None
+    if isinstance(connector, LlavaImages):
+        steps = connector.encoder.preprocess.config
+        slots = connector.slots(*(steps.fixed_size or (0, 0)))
+        parts: PictureParts = WholePicture(steps, slots, connector.placeholder)
+        modules, encoder = connector.modules, connector.encoder
+    elif isinstance(connector, LlavaNextImages):
+        modules, encoder, newline = connector.modules, connector.encoder, connector.modules.image_newline
+        part = WholePicture(encoder.preprocess.config, connector.anyres.side**2, connector.placeholder)
+        parts = JoinedPicture(part, connector.anyres)
+    elif isinstance(connector, Gemma3Images):
+        modules, encoder = connector.modules, connector.encoder
+        part = WholePicture(encoder.preprocess.config, connector.shown.slots, connector.placeholder)
+        parts = PiecedPicture(part, connector.shown)
+    elif isinstance(connector, Idefics3Images):
+        parts = TiledPicture(connector.reader.shown)
+        modules, encoder = connector.reader.modules, connector.reader.encoder
+    else:
+        raise UnsupportedInputError("What reads pictures is not exported.", given=type(connector).__name__)
+    if parts.size is None:
+        raise UnsupportedInputError(
+            "A tower that reads pictures in their own shape is not exported.",
+            given="a processor that crops to no size",
+            expected="crop_size, or a height and a width",
+            hint="export the decoder alone: modalities text",
+        )
+    return PictureTower(modules, encoder, parts, parts.size, newline)
+
+
+def frame_parts(connector: Connector, pictures: Connector) -> TiledPicture:
+    """How the frames of clips become what the tower of pictures reads.
+
+    Args:
+        connector: of clips.
+        pictures: the model's connector of pictures.
+
+    Raises:
+        UnsupportedInputError: there is no such tower, or frames are prepared otherwise than pictures.
+    """
+    if not isinstance(connector, SmolVLMClips):
+        raise UnsupportedInputError("What reads clips is not exported.", given=type(connector).__name__)
+    parts = TiledPicture(connector.reader.shown)
+    tower, own = picture_tower(pictures), connector.reader.encoder.preprocess.config
+    if own != tower.encoder.preprocess.config:
+        given, expected = str(own), str(tower.encoder.preprocess.config)
+        problem = "Clips whose frames are prepared otherwise than pictures are not exported."
+        raise UnsupportedInputError(problem, given=given, expected=expected)
+    return parts
+
+
+def check_exported(media: MultimodalModel, modality: Modality) -> None:
+    """Raises where one of a model's modalities is none that is exported.
+
+    Raises:
+        UnsupportedInputError: as `picture_tower` and `frame_parts`.
+    """
+    connector = media.connector(modality)
+    if modality == "video":
+        frame_parts(connector, media.connector("image"))
+    elif modality == "image":
+        picture_tower(connector)
+    elif not isinstance(connector, SoundConnector):
+        raise UnsupportedInputError("What hears is not exported.", given=type(connector).__name__)

@@ -1,0 +1,153 @@
+"""Pictures of a bundle, and frames of clips, that a vision tower reads part by part.
+
+Legend: H and W height and width of the raw picture, h and w of a part, L embeddings of a part, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...encoders.errors import CheckpointError, EngineError
+from ...encoders.media import ImageData, Media, Modality, VideoData
+from ...fusion.multimodal.clip_text import clip_text
+from .parts import PictureParts, Pixels
+
+__all__ = ["ExportedFrames", "ExportedTower", "PartReader"]
+
+Floats = NDArray[np.float32]
+
+
+class PartReader:
+    """Pictures to the embeddings of their parts.
+
+    Args:
+        resizing: session of the graph that resizes.
+        reading: session of the graph of the tower and its projector.
+        parts: how pictures are cut.
+
+    Raises:
+        CheckpointError: the graphs do not fit what is said of them.
+    """
+
+    def __init__(self, resizing: Any, reading: Any, parts: PictureParts) -> None:
+        self._resizing, self._reading, self.parts = resizing, reading, parts
+        given = {value.name: value.shape for value in (*reading.get_inputs(), *reading.get_outputs())}
+        size = (given.get("embeddings") or [0])[-1]
+        expected = {"pixels": [*(parts.size or ()), 3], "embeddings": [parts.slots, size]}
+        expected |= {"newline": [size]} if parts.ends_rows else {}
+        if given != expected:
+            raise CheckpointError("The tower's graph does not fit its pictures.", given=given, expected=expected)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Floats:
+        """uint8 [H, W, 3] → embeddings [slots, D].
+
+        Raises:
+            InvalidInputError: a picture so elongated that its parts would be far too large.
+            EngineError: a graph failed.
+        """
+        # One by one: a batch would gain nothing on a processor and need memory in proportion to the parts.
+        parts = self.parts.parts(pixels.transpose(2, 0, 1), self._resized)
+        read = [_run(self._reading, {"pixels": _last(part)}) for part in parts]
+        order = self.parts.order(*pixels.shape[:2])
+        embedded = [found[0] for found in read]
+        if order is None:
+            return np.concatenate(embedded)
+        newline = read[0][1]
+        return np.concatenate([*embedded, newline[None]])[order]
+
+    def _resized(self, image: Pixels, height: int, width: int) -> Pixels:
+        if image.shape[1:] == (height, width):
+            return image
+        size = np.array([height, width], np.int64)
+        return _run(self._resizing, {"pixels": _last(image), "size": size})[0].transpose(2, 0, 1)
+
+
+class ExportedTower:
+    """The connector of pictures.
+
+    Args:
+        reader: of their parts.
+        placeholder: the control token's text that holds a place.
+        mark: what the chat template writes for a picture.
+    """
+
+    def __init__(self, reader: PartReader, placeholder: str, mark: str) -> None:
+        self._reader, self._placeholder, self._mark = reader, placeholder, mark
+
+    @property
+    def modality(self) -> Modality:
+        """Images."""
+        return "image"
+
+    @property
+    def placeholder(self) -> str:
+        """Stands at each place."""
+        return self._placeholder
+
+    @property
+    def mark(self) -> str:
+        """What the chat template writes for a picture."""
+        return self._mark
+
+    def layout(self, media: Media) -> str:
+        """Placeholders, one for each embedding, with the family's markers between."""
+        assert isinstance(media, ImageData), "the plan gives a picture to the pictures' connector"
+        return self._reader.parts.layout(media.height, media.width)
+
+    def embed(self, media: Media) -> Floats:
+        """Embeddings [slots, D]; raises as `PartReader.embed`."""
+        assert isinstance(media, ImageData), "the plan gives a picture to the pictures' connector"
+        return self._reader.embed(media.pixels)
+
+
+class ExportedFrames:
+    """The connector of clips whose frames are read as pictures are (SmolVLM 2).
+
+    Args:
+        reader: of the frames, which are not cut.
+        placeholder: as for `ExportedTower`.
+    """
+
+    def __init__(self, reader: PartReader, placeholder: str) -> None:
+        self._reader, self._placeholder = reader, placeholder
+
+    @property
+    def modality(self) -> Modality:
+        """Clips."""
+        return "video"
+
+    @property
+    def placeholder(self) -> str:
+        """Stands at each place."""
+        return self._placeholder
+
+    @property
+    def mark(self) -> str:
+        """None: what stands for a clip is text with pictures in it."""
+        return ""
+
+    def layout(self, media: Media) -> str:
+        """Every frame with its time."""
+        assert isinstance(media, VideoData), "the plan gives a clip to the clips' connector"
+        return clip_text(media, self._reader.parts.layout(*media.frames.shape[1:3]))
+
+    def embed(self, media: Media) -> Floats:
+        """Embeddings [slots, D]; raises as `PartReader.embed`."""
+        assert isinstance(media, VideoData), "the plan gives a clip to the clips' connector"
+        return np.concatenate([self._reader.embed(frame) for frame in media.frames])
+
+
+def _last(image: Pixels) -> Pixels:
+    """[3, h, w] → [h, w, 3]."""
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
+
+
+def _run(session: Any, inputs: Mapping[str, NDArray]) -> list[Any]:
+    try:
+        return session.run(None, inputs)
+    except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+        raise EngineError("A graph that reads pictures failed.", given=str(error)[:300]) from error
