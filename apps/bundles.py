@@ -26,7 +26,7 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
     out: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
     quant: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, int8-fp32, int4, int4-block64 or -block128, int4-fp32 or mixed.")
+        str, typer.Option(help="fp32, fp16, int8, int8-fp32, int4, int4-fast, int4-fp32 or mixed.")
     ] = "int4",
     target: Annotated[
         str, typer.Option(help="onnx, genai, web; android or ios for own builds of ONNX Runtime: text, in ORT format.")

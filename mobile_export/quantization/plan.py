@@ -59,13 +59,10 @@ QUANTIZATIONS: dict[str, Quantization] = {
     "int8": Quantization("int8", _EIGHT, _EIGHT),
     "int8-fp32": Quantization("int8-fp32", _EIGHT_WIDE, _EIGHT_WIDE, encoders="float16"),
     "int4": Quantization("int4", _FOUR, _EIGHT, calibrated=True, encoders=BlockFormat(4, 32)),
-    # Larger blocks are smaller and decode faster, at a loss.
-    **{
-        f"int4-block{size}": Quantization(
-            f"int4-block{size}", replace(_FOUR, block=size), _EIGHT, calibrated=True, encoders=BlockFormat(4, size)
-        )
-        for size in (64, 128)
-    },
+    # Smallest and fastest: no offsets, few scales, and the head in 4 bits, too.
+    "int4-fast": Quantization(
+        "int4-fast", BlockFormat(4, 128), BlockFormat(4, 32), calibrated=True, encoders=BlockFormat(4, 32)
+    ),
     # Rounds weights alone, so that what was in 4 bits already answers as it did.
     "int4-fp32": Quantization("int4-fp32", _FOUR_WIDE, _EIGHT_WIDE, encoders="float16"),
     # The MLPs' input projections are half of a decoder and lose the least in 4 bits (docs/decisions/0010).

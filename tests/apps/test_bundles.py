@@ -88,7 +88,7 @@ def test_what_cannot_be_done_is_told(terminal: Any, checkpoint: Path, tmp_path: 
     for arguments, told in (
         (
             ["export", str(checkpoint), str(tmp_path / "out"), "--quant", "int3"],
-            "int4, int4-block64, int4-block128",
+            "int4, int4-fast, int4-fp32",
         ),
         (["export", str(checkpoint), str(tmp_path / "out"), "--archive", str(taken)], "such a file already"),
         (["export", str(checkpoint), str(tmp_path / "out"), "--target", "toaster"], "onnx, genai, web, android, ios"),

@@ -30,7 +30,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("quant", ["fp32", "fp16", "int8", "int8-fp32", "int4-block64", "int4-block128", "mixed"])
+@pytest.mark.parametrize("quant", ["fp32", "fp16", "int8", "int8-fp32", "int4-fast", "mixed"])
 def test_a_bundle_answers_as_its_model(quant: str, checkpoint: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     manifest = sdk.export(checkpoint, tmp_path / "out", quant=quant, tell=steps.append)

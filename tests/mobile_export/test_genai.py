@@ -51,7 +51,7 @@ def assert_same(folder: Path) -> None:
         assert len(theirs) <= len(ours) + 1 and set(theirs[len(ours) :]) <= tokenizer.stop_ids
 
 
-@pytest.mark.parametrize("quant", ["fp32", "int8", "int4", "int4-fp32"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "int4", "int4-fast", "int4-fp32"])
 def test_a_small_model_generates_the_same(quant: str, checkpoint: Path, tmp_path: Path) -> None:
     sdk.export(checkpoint, tmp_path / "out", quant=quant)
     assert_same(tmp_path / "out")
