@@ -84,7 +84,7 @@ def export(
         source: as for `load`; or a text encoder, as for `load_embedder`, of which the options of decoders ask nothing.
         out: directory of the bundle.
         quant: ``fp32``, ``fp16``; ``int8``, ``int4``, which round weights and inputs, these a block of 32 at a time;
-            ``int4-fast``, the smallest and fastest, at the greatest loss; ``int8-fp32`` and ``int4-fp32``: weights alone, so
+            ``int4-fast``: smallest and fastest, at the greatest loss; ``int8-fp32``, ``int4-fp32``: weights alone, so
             that a model that was in so few bits already answers as it did; or ``mixed``: 4 bits in the gated MLPs, 8
             elsewhere. Or a `mobile_export.quantization.Quantization` of one's own.
         target: ``onnx`` for ONNX Runtime on any system; ``genai``, ``web``; ``android`` and ``ios`` for builds of ONNX
