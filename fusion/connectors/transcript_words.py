@@ -16,12 +16,9 @@ from typing import Any, Protocol
 
 from ...encoders.audio.transcribing import Segment, Transcriber
 from ...encoders.media import AudioData, Media, Modality
-from .layouts import speech_layout
+from .layouts import MARKED_FROM, speech_layout
 
-__all__ = ["MARKED_FROM", "Table", "TranscriptWords"]
-
-#: Seconds; shorter sounds need no markers.
-MARKED_FROM = 20.0
+__all__ = ["Table", "TranscriptWords"]
 
 
 class Table(Protocol):

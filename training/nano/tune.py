@@ -27,11 +27,10 @@ from ...encoders.media import Modality
 from ...encoders.text import MediaText, Tokenizer
 from ...fusion.adapter import adapter_parameters, add_adapter
 from ...fusion.connectors.clip_choice import COUNTS, EVENTS
-from ...fusion.connectors.layouts import clip_layout, picture_layout, speech_layout
+from ...fusion.connectors.layouts import MARKED_FROM, clip_layout, picture_layout, speech_layout
 from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
 from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords
 from ...fusion.connectors.soft_words import SoftWords
-from ...fusion.connectors.transcript_words import MARKED_FROM
 from ...fusion.decoder import Decoder
 from ...sdk import load
 from ...sdk.hub import resolve_part
