@@ -2,7 +2,7 @@
 
     python -m sensorium.training.nano.texts OUT.txt --count 12000
 
-Sources (Debian packages): the King James Bible (``bible-kjv-text``, public domain), LibreOffice's help
+Sources (Debian packages): the King James Bible (``bible-kjv`` and its text, public domain), LibreOffice's help
 (``libreoffice-help-en-us``, MPL-2.0), and rows of words from a dictionary (``wamerican``, public domain), which bring
 the words that neither of the others has.
 """
