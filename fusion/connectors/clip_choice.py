@@ -30,6 +30,7 @@ COUNTS = ("no things", "one thing", "two things", "three things", "four things",
 _MOST_FRAMES = 8
 _MOST_EVENTS = 6
 _SURE = 0.6  # least probability of an event that is told
+_COMES_OR_GOES = {"appearing": 1, "disappearing": -1}
 
 Floats = NDArray[np.float32]
 
@@ -52,14 +53,36 @@ def chosen_frames(count: int) -> list[int]:
     return sorted({round(n * (count - 1) / max(1, _MOST_FRAMES - 1)) for n in range(_MOST_FRAMES)})
 
 
-def count_of(probabilities: Floats) -> Floats:
-    """Probabilities of `COUNTS` in a clip [N], of those in its frames [f, N].
+def count_of(probabilities: Floats, seconds: Sequence[float], events: Sequence[Event]) -> Floats:
+    """Probabilities of `COUNTS` in a clip [N]: of the most things that are there at once.
 
-    The fuller half of the frames counts: things may come and go.
+    A frame from before something appears, or from after it vanished, shows fewer things than the clip has. What moves
+    passes in front of others, and scenes differ: there the fuller half of the frames counts.
+
+    Args:
+        probabilities: of `COUNTS` in frames [f, N].
+        seconds: f, the frames' times.
+        events: of the clip.
     """
-    expected = probabilities @ np.arange(len(COUNTS), dtype=np.float32)
-    fullest = np.argsort(-expected, kind="stable")[: (len(probabilities) + 1) // 2]
-    return probabilities[fullest].mean(0)
+    names = [EVENTS[int(event.probabilities.argmax())] for event in events]
+    there = np.zeros(len(seconds), dtype=np.int64)
+    for name, event in zip(names, events, strict=True):
+        there += _COMES_OR_GOES.get(name, 0) * (np.asarray(seconds) >= event.seconds)
+    whole = np.stack([_with_more(row, lack) for row, lack in zip(probabilities, there.max() - there, strict=True)])
+    if any(name.startswith("moving") or name == "scene change" for name in names):
+        expected = whole @ np.arange(len(COUNTS), dtype=np.float32)
+        whole = whole[np.argsort(-expected, kind="stable")[: (len(whole) + 1) // 2]]
+    return whole.mean(0)
+
+
+def _with_more(row: Floats, more: int) -> Floats:
+    """Probabilities of `COUNTS` [N] of so many more things; where the head cannot tell, it cannot tell of those."""
+    if not more:
+        return row
+    numbers, untold = row[:-1], row[-1:]
+    shifted = np.concatenate((np.zeros_like(numbers[:more]), numbers[:-more], untold))
+    total = shifted.sum()
+    return shifted / total if total > 0 else row
 
 
 def events_of(probabilities: Floats, timestamps: Sequence[float]) -> list[Event]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.media import AudioData, Media, Modality, VideoData
-from .clip_choice import chosen_frames, count_of, events_of
+from .clip_choice import Event, chosen_frames, count_of, events_of
 from .layouts import clip_layout
 from .transcript_words import TranscriptWords
 
@@ -110,8 +110,11 @@ class ClipWords:
             return self._last[1:]
         chosen = chosen_frames(len(media.frames))
         shown, counts = self.reader.frames(media, chosen)
-        things = self._speller("count", count_of(counts))
-        entries = [*self._kept(media, chosen, shown), *self._events(media)]
+        events = self._events(media)
+        seconds = [float(media.timestamps[number]) for number in chosen]
+        things = self._speller("count", count_of(counts, seconds, events))
+        told = [(event.seconds, self._speller("event", event.probabilities)) for event in events]
+        entries = [*self._kept(media, chosen, shown), *told]
         entries.sort(key=lambda entry: entry[0])  # stable: a frame stands before what begins with it
         self._last = (media.digest, things, entries)
         return things, entries
@@ -127,11 +130,8 @@ class ClipWords:
                 before = middle
         return kept
 
-    def _events(self, clip: VideoData) -> list[tuple[float, Any]]:
-        if len(clip.frames) < 2:
-            return []
-        found = events_of(self.reader.events(clip), clip.timestamps.tolist())
-        return [(event.seconds, self._speller("event", event.probabilities)) for event in found]
+    def _events(self, clip: VideoData) -> list[Event]:
+        return events_of(self.reader.events(clip), clip.timestamps.tolist()) if len(clip.frames) > 1 else []
 
 
 def _sound_of(media: Media) -> AudioData | None:

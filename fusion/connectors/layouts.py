@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["clip_layout", "clock", "picture_layout", "speech_layout"]
+__all__ = ["MARKED_FROM", "clip_layout", "clock", "picture_layout", "speech_layout"]
+
+#: Seconds from which speech is shown with the times of its segments; shorter sounds need none.
+MARKED_FROM = 20.0
 
 
 def clock(seconds: float, *, decimals: int = 0) -> str:

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from ...encoders.encoder import Encoder
 from ...encoders.media import Media, Modality
+from .layouts import MARKED_FROM
 
 __all__ = ["SoftSpeech", "SpeechHead", "SpeechWords"]
 
 _STACKED = 2  # features of 20 ms in a frame
-_MARKED_FROM = 20.0  # seconds; shorter sounds need no markers
 _MARK_EVERY = 10.0  # seconds
 _SILENCE = "…"
 
@@ -126,7 +126,7 @@ class SpeechWords:
     def layout(self, media: Media) -> str:
         """A placeholder for each soft token, with the time before it every ten seconds of longer sounds."""
         speech = self.read(media)
-        if media.duration <= _MARKED_FROM:  # type: ignore[union-attr]
+        if media.duration <= MARKED_FROM:  # type: ignore[union-attr]
             return self._placeholder * len(speech.units) or _SILENCE
         text, due = "", 0.0
         for begins in speech.seconds:

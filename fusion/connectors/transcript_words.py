@@ -16,11 +16,9 @@ from typing import Any, Protocol
 
 from ...encoders.audio.transcribing import Segment, Transcriber
 from ...encoders.media import AudioData, Media, Modality
-from .layouts import speech_layout
+from .layouts import MARKED_FROM, speech_layout
 
 __all__ = ["Table", "TranscriptWords"]
-
-_MARKED_FROM = 20.0  # seconds; shorter sounds need no markers
 
 
 class Table(Protocol):
@@ -70,7 +68,7 @@ class TranscriptWords:
     def layout_with(self, media: Media, placeholder: str) -> str:
         """The same with another placeholder: for the sound track of a clip."""
         segments = [(segment.begin, len(tokens)) for segment, tokens in self._heard(media)]
-        return speech_layout(segments, placeholder, marked=media.duration > _MARKED_FROM)  # type: ignore[union-attr]
+        return speech_layout(segments, placeholder, marked=media.duration > MARKED_FROM)  # type: ignore[union-attr]
 
     def embed(self, media: Media) -> Any:
         """The tokens' embeddings [L, D]."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...fusion.connectors.clip_choice import COUNTS, EVENTS, Event
 from ...fusion.connectors.layouts import clock
 from ...fusion.connectors.picture_words import COLOURS, KINDS, SHAPES, PictureReading
+from .long_speech import long_text, segments
 
 __all__ = ["CAPITALS", "Drawer", "Item", "Sample", "sample"]
 
@@ -85,6 +86,7 @@ class Item:
         text: that was said, in a sound or in the clip.
         events: of the clip.
         things: probabilities of `COUNTS` in it.
+        segments: of long speech, where each begins in seconds, and its part of the text; else none.
     """
 
     kind: str
@@ -93,6 +95,7 @@ class Item:
     text: str = ""
     events: tuple[Event, ...] = ()
     things: Tensor | None = None
+    segments: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +317,10 @@ def _speech(drawer: Drawer) -> Sample:
 
 
 def _long_speech(drawer: Drawer) -> Sample:
-    """Some sentences in a row, of which none is to be left out, though half the time all begin alike."""
-    sentences = [_said(drawer) for _ in range(drawer.draw.randint(3, 9))]
-    if drawer.draw.random() < 0.5:
-        beginning = sentences[0].split()[: drawer.draw.randint(2, 4)]
-        sentences[1:] = [" ".join([*beginning, *one.split()[len(beginning) :]]) for one in sentences[1:]]
-    said = " ".join(sentences)
-    return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), Item("audio", text=said)), said)
+    """A text in which much is alike, and nothing is to be left out."""
+    said = long_text(drawer.draw, drawer.sentences)
+    item = Item("audio", text=said, segments=segments(drawer.draw, said))
+    return Sample(_in_order(drawer, drawer.draw.choice(_TRANSCRIBE), item), said)
 
 
 def _spoken_question(drawer: Drawer) -> Sample:

@@ -13,8 +13,8 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ...encoders.media import Modality
 from ...encoders.text import MediaText, Tokenizer
 from ...fusion.adapter import adapter_parameters, add_adapter
 from ...fusion.connectors.clip_choice import COUNTS, EVENTS
-from ...fusion.connectors.layouts import clip_layout, picture_layout, speech_layout
+from ...fusion.connectors.layouts import MARKED_FROM, clip_layout, picture_layout, speech_layout
 from ...fusion.connectors.nano import PLACEHOLDERS, SCALE, TARGETS, nano_connectors
 from ...fusion.connectors.picture_words import COLOURS, SHAPES, PictureReading, PictureWords
 from ...fusion.connectors.soft_words import SoftWords
@@ -39,10 +39,12 @@ from .pictures import emoji
 from .questions import Drawer, Item, Sample, sample
 from .ragged import Layer, layer, ragged_logits
 
-__all__ = ["SampleEmbedder", "main", "train"]
+__all__ = ["Keep", "SampleEmbedder", "batches", "main", "train"]
 
-_BATCH = 32
+_DRAWN, _TOKENS = 64, 2000  # samples at once, and tokens of a batch
 _RANK = 16
+_RATE = 1e-3
+_LONG = 40  # tokens of a batch's longest answer; the loss of longer ones is told apart
 
 
 def main() -> None:
@@ -58,9 +60,12 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=2, help="questions about shapes that come in a round")
     parser.add_argument("--happenings", type=int, default=3, help="questions about what happens in clips, likewise")
     parser.add_argument("--speeches", type=int, default=0, help="long recordings to be transcribed, likewise")
+    parser.add_argument(
+        "--keep", type=float, default=10, help="minutes after which what is learned is written each time"
+    )
     arguments = parser.parse_args()
     torch.manual_seed(1)
-    model = load("nano", dtype="bfloat16")
+    model = load("nano", engine="torch")  # in bfloat16 where the processor computes in it
     decoder: Decoder = model.engine.decoder  # type: ignore[attr-defined]
     connectors = nano_connectors(decoder, model.tokenizer, lambda role: resolve_part("nano", role))
     pictures: Any = connectors["image"]()
@@ -74,33 +79,86 @@ def main() -> None:
         parent, _, child = name.rpartition(".")
         value = begin[name] if begin else parameter
         setattr(decoder.get_submodule(parent), child, torch.nn.Parameter(value.float()))
+
+    def save() -> None:
+        weights = {name: value.detach().bfloat16().contiguous() for name, value in adapter_parameters(decoder).items()}
+        save_file(weights, arguments.out, metadata={"scale": json.dumps(SCALE)})
+
+    keep = Keep(save, arguments.keep * 60)
     with switch.set_to(True):
-        train(decoder, model.tokenizer, pictures, drawer, seconds=arguments.minutes * 60)
-    weights = {name: value.detach().bfloat16().contiguous() for name, value in adapter_parameters(decoder).items()}
-    save_file(weights, arguments.out, metadata={"scale": json.dumps(SCALE)})
+        train(decoder, model.tokenizer, pictures, drawer, seconds=arguments.minutes * 60, keep=keep)
+    save()
 
 
-def train(decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords, drawer: Drawer, *, seconds: float) -> None:
+@dataclass
+class Keep:
+    """Writes what is learned, so that an early end loses little.
+
+    Args:
+        save: writes it.
+        seconds: from one time to the next.
+    """
+
+    save: Callable[[], None]
+    seconds: float
+    times: int = 0
+
+    def __call__(self, elapsed: float) -> None:
+        """Writes if it is time again, so many seconds after the beginning."""
+        if elapsed >= (self.times + 1) * self.seconds:
+            self.times = int(elapsed // self.seconds)
+            self.save()
+
+
+def train(
+    decoder: Decoder, tokenizer: Tokenizer, pictures: PictureWords, drawer: Drawer, *, seconds: float, keep: Keep
+) -> None:
     """Trains the adapter in place until the time is over; in its last third the rate falls to zero."""
     parameters = list(adapter_parameters(decoder).values())
     embedder = SampleEmbedder(decoder, tokenizer, pictures)
     compiled = torch.compile(layer, dynamic=True)
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
-    begun, step, mean = time.time(), 0, 0.0
+    drawn = batches(embedder, drawer)
+    begun, step, means = time.time(), 0, {True: 0.0, False: 0.0}
     while (done := (time.time() - begun) / seconds) < 1:
-        rate = 1e-3 * min(1.0, (step + 1) / 20, 3 * (1 - done))
+        rate = _RATE * min(1.0, (step + 1) / 10, 3 * (1 - done))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = [embedder(sample(drawer)) for _ in range(_BATCH)]
+        rows = next(drawn)
         logits, targets = _answered(decoder, rows, compiled)
         loss = F.cross_entropy(logits, targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        step, mean = step + 1, 0.95 * mean + 0.05 * loss.item() if step else loss.item()
-        if step % 25 == 0:
-            print(f"step {step}, {time.time() - begun:.0f} s: loss {mean:.3f}", flush=True)
+        long = max(len(answer) for _, answer in rows) > _LONG
+        means[long], step = 0.9 * means[long] + 0.1 * loss.item() if means[long] else loss.item(), step + 1
+        keep(elapsed := time.time() - begun)
+        if step % 10 == 0:
+            print(f"step {step}, {elapsed:.0f} s: loss {means[False]:.4f}, long {means[True]:.4f}", flush=True)
+
+
+def batches(
+    embedder: SampleEmbedder, drawer: Drawer, *, samples: int = _DRAWN, tokens: int = _TOKENS
+) -> Iterator[list[tuple[Tensor, list[int]]]]:
+    """Rows about as long as one another, and their answers: long answers do not drown short ones.
+
+    Args:
+        embedder, drawer: of the samples.
+        samples: drawn at once and sorted by length.
+        tokens: of a batch at most, if it has more than one row.
+    """
+    while True:
+        rows = sorted((embedder(sample(drawer)) for _ in range(samples)), key=lambda row: len(row[0]))
+        found, filled = [[]], 0
+        for row in rows:
+            filled += len(row[0])
+            if filled > tokens and found[-1]:
+                found.append([])
+                filled = len(row[0])
+            found[-1].append(row)
+        drawer.draw.shuffle(found)
+        yield from found
 
 
 class SampleEmbedder:
@@ -142,8 +200,11 @@ class SampleEmbedder:
     def _shown(self, item: Item) -> tuple[str, Tensor]:
         """Layout and embeddings, as the connectors of `nano` give them."""
         kind: Modality = item.kind  # type: ignore[assignment]
-        said = self._spell(item.text)
-        speech = speech_layout([(0.0, len(said))], PLACEHOLDERS[kind], marked=False), self._table[said]
+        heard = [(begin, self._spell(text)) for begin, text in item.segments or ((0.0, item.text),)]
+        said = [token for _, tokens in heard for token in tokens]
+        places = [(begin, len(tokens)) for begin, tokens in heard]
+        marked = places[-1][0] > MARKED_FROM
+        speech = speech_layout(places, PLACEHOLDERS[kind], marked=marked), self._table[said]
         if kind == "audio":
             return speech
         words = [self._pictures.words(reading, 0) for reading in item.readings]

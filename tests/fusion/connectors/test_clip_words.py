@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from sensorium.encoders.media import VideoData
 from sensorium.encoders.video import MotionFeature
-from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS, events_of
+from sensorium.fusion.connectors.clip_choice import COUNTS, EVENTS, Event, count_of, events_of
 from sensorium.fusion.connectors.clip_heads import ClipEvents, ClipHeads, pair_channels
 
 TIMES = [0.0, 0.7, 1.1, 2.3, 3.0, 4.5]
@@ -48,6 +48,42 @@ def test_where_more_happens_than_is_told_the_longest_stay() -> None:
     found = events_of(likely(*kinds), times)
     assert len(found) == 6 and [event.seconds for event in found] == sorted(event.seconds for event in found)
     assert any(EVENTS[int(event.probabilities.argmax())] == "moving left" for event in found)
+
+
+def counted(*sure: tuple[int, float]) -> NDArray[np.float32]:
+    """Probabilities of frames in which so many things are so likely, and all else is equally likely."""
+    rows = np.zeros((len(sure), len(COUNTS)), np.float32)
+    for row, (count, share) in enumerate(sure):
+        rows[row] = (1 - share) / (len(COUNTS) - 1)
+        rows[row, count] = share
+    return rows
+
+
+def counted_in_a_clip(*sure: tuple[int, float], **events: float) -> tuple[str, float]:
+    happened = [Event(at, likely(name.replace("_", " "))[0]) for name, at in events.items()]
+    found = count_of(counted(*sure), TIMES[: len(sure)], sorted(happened, key=lambda event: event.seconds))
+    assert float(found.sum()) == pytest.approx(1)
+    return COUNTS[int(found.argmax())], float(found.max())
+
+
+def test_frames_without_what_appears_or_vanishes_count_one_more() -> None:
+    frames = ((2, 0.9), (2, 0.8), (3, 0.7))
+    assert counted_in_a_clip(*frames, appearing=1.1)[0] == "three things"
+    assert counted_in_a_clip(*frames[::-1], disappearing=0.7)[0] == "three things"
+    # One comes, another goes: there are never more than three at once.
+    assert counted_in_a_clip(*frames, (2, 0.9), appearing=1.1, disappearing=2.3)[0] == "three things"
+
+
+def test_all_frames_count_but_for_what_moves_in_front() -> None:
+    frames = ((1, 0.9), (1, 0.9), (1, 0.9), (2, 0.9))
+    assert counted_in_a_clip(*frames)[0] == "one thing"
+    alone, sure = counted_in_a_clip((2, 0.9), (2, 0.9), *frames, moving_left=0.0)
+    assert (alone, sure) == ("two things", pytest.approx(0.9))
+
+
+def test_where_no_frame_can_tell_the_clip_cannot() -> None:
+    assert counted_in_a_clip((5, 1.0), (5, 1.0), appearing=0.7) == ("things", 1.0)
+    assert counted_in_a_clip((4, 1.0), appearing=0.7) == ("four things", 1.0)
 
 
 @torch.inference_mode()
