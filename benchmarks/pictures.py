@@ -1,9 +1,10 @@
 """What `nano` sees: photos with hand-made labels, easy-vqa's test questions, and pictures asked for by their place.
 
-    python -m benchmarks.pictures [--questions 300]
+    python -m benchmarks.pictures [--questions 300] [--emoji EMOJI_PACKAGE]
 
 Photos: scikit-image and scikit-learn (in the packages), OpenCV's samples (Debian ``opencv-doc``); those that are not
-there are named and left out. The baseline gives the same decoder the classes' names as text.
+there are named and left out. The baseline gives the same decoder the classes' names as text. Emoji, of an unpacked npm
+``emoji-datasource-google``, are those whose names no training saw; shares are corrected for chance: (p - c) / (1 - c).
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+import torch
 from sensorium import sdk
 from sensorium.encoders.image import imagenet_labels
 from sensorium.fusion.connectors.nano import picture_encoder
 from sensorium.sdk.hub import resolve_part
-from sensorium.training.nano.pictures import shape_questions
+from sensorium.training.nano.features import pooled
+from sensorium.training.nano.picture_heads import Examples, accuracy
+from sensorium.training.nano.pictures import drawn, emoji, is_held_out, shape_questions
 
 from .measure import print_table
 
@@ -30,10 +35,13 @@ def main() -> None:
     """Prints a table and the list of misses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--emoji", type=Path)
     arguments = parser.parse_args()
     model = sdk.load("nano")
     rows = [*_photos(model), _shapes(model, arguments.questions), _places(model, arguments.questions // 3)]
     print_table(("task", "right", "of", "share"), [(*row, f"{row[1] / row[2]:.1%}") for row in rows])
+    if arguments.emoji:
+        print_table(("held-out emoji", "right", "of", "chance", "corrected"), _emoji(model, arguments.emoji))
 
 
 def photo_paths() -> dict[Path, list[str]]:
@@ -76,6 +84,30 @@ def _photos(model: sdk.Model) -> list[tuple[str, int, int]]:
         ("photos of ImageNet classes", right, len(photos)),
         (f"the same, the {_CLASSES} likeliest classes as text", named, len(photos)),
     ]
+
+
+def _emoji(model: sdk.Model, package: Path) -> list[tuple[object, ...]]:
+    """What the head takes for the name among the held-out ones and among all, and what the decoder then says."""
+    pictures = emoji(package)
+    held_out = [number for number, one in enumerate(pictures) if is_held_out(one.name)]
+    draw = [lambda number=number: drawn(pictures[number].path, 900_000 + number) for number in held_out]
+    part = Examples.of_kind(
+        pooled(picture_encoder(resolve_part("nano", "image-encoder")), draw), "drawing", name=torch.tensor(held_out)
+    )
+    read: Any = sdk.load("nano", engine="torch", dtype="float32").engine
+    heads = read.media.connector("image").heads
+    counts = {
+        f"head, among {len(held_out)} held-out names": (len(held_out), accuracy(heads, part, part.name)["name"]),
+        f"head, among all {len(pictures)}": (len(pictures), accuracy(heads, part)["name"]),
+    }
+    answers = [model.ask(QUESTION, sdk.Image(make()), max_new_tokens=24).text.lower() for make in draw]
+    named = [pictures[number].name in answer for number, answer in zip(held_out, answers, strict=True)]
+    counts["the name in the answer"] = (len(pictures), sum(named) / len(named))
+    rows = []
+    for what, (names, share) in counts.items():
+        corrected = (share - 1 / names) / (1 - 1 / names)
+        rows.append((what, round(share * len(held_out)), len(held_out), f"{1 / names:.2%}", f"{corrected:.1%}"))
+    return rows
 
 
 def _shapes(model: sdk.Model, count: int) -> tuple[str, int, int]:
