@@ -147,7 +147,7 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 
 
 ADDING = """
-import sys
+import sys, time
 from pathlib import Path
 import numpy as np
 from sensorium.apps.docqa import Library, indexing
@@ -162,6 +162,7 @@ library._embeddings.embed_documents = lambda texts: [[float(len(t) % 7 + 1)] * 8
 library._embeddings.__class__.count_tokens = lambda self, text: len(text.split())
 for added in library.add(sorted(Path(sys.argv[2]).iterdir())):
     print(added.outcome, added.source, added.passages, flush=True)
+    time.sleep(0.02)  # a fast machine must not be done before it is killed
 """
 
 
