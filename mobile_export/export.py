@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..encoders.text import Tokenizer
 from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
 from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
-from .bundle import Manifest, file_entries, new_bundle, read_manifest, write_manifest
+from .bundle import Manifest, file_entries, new_bundle, read_manifest, write_json, write_manifest
 from .chat_frame import CHAT_FRAME, chat_frame
 from .decoder_runner import RunnerState
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
@@ -129,12 +128,12 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
     source.tokenizer.save(folder)
     config = source.decoder.config
     ends = sorted(source.tokenizer.stop_ids)
-    _write_json(folder / "config.json", {**source.raw_config, **target.settings})
-    _write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
+    write_json(folder / "config.json", {**source.raw_config, **target.settings})
+    write_json(folder / "generation_config.json", ({"eos_token_id": ends} if ends else {}) | dict(source.defaults))
     frame = chat_frame(source.tokenizer) if target.ort_format else None
     if frame is not None:
-        _write_json(folder / CHAT_FRAME, frame)
-    _write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs[DECODER]))
+        write_json(folder / CHAT_FRAME, frame)
+    write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs[DECODER]))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
     manifest = Manifest(
         source=source.name,
@@ -234,7 +233,3 @@ def _prompts(tokenizer: Tokenizer) -> dict[str, list[int]]:
 
 def _tokens(tokenizer: Tokenizer, name: str) -> list[int]:
     return list(tokenizer.encode(text(name)))
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

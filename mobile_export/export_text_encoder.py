@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..encoders.text.pooling import unit
 from ..encoders.text.text_encoder import TextEncoder
-from .bundle import Manifest, file_entries, new_bundle, write_manifest
+from .bundle import Manifest, file_entries, new_bundle, write_json, write_manifest
 from .export_media import interface
 from .graphs import WeightFile
 from .graphs.text_encoder import text_encoder_graph
@@ -75,7 +75,7 @@ def export_text_encoder(
         with WeightFile(folder / _WEIGHTS) as weights:
             onnx.save(text_encoder_graph(network, weights, quantization), folder / _GRAPH)
         preprocess.tokenizer.save(folder)
-        (folder / "config.json").write_text(json.dumps(dict(source.raw_config), indent=2, sort_keys=True) + "\n")
+        write_json(folder / "config.json", source.raw_config)
         write_settings(folder, encoder.pooling, preprocess.longest, encoder.feature_size)
         config = network.config
         manifest = Manifest(
@@ -119,15 +119,11 @@ def _figures(encoder: TextEncoder, bundle: TextEncoderBundle, questions: list[st
     """How vectors of the questions and of all lines of the shipped texts compare with the source's."""
     lines = [line for name in (EVALUATION, CALIBRATION) for line in text(name).splitlines() if line.strip()]
     texts = [*questions, *lines]
-    exact, found = (_unit(vectors) for vectors in (encoder.embed(texts).numpy(), bundle.embed(texts)))
+    exact, found = (unit(vectors) for vectors in (encoder.embed(texts).numpy(), bundle.embed(texts)))
     cosines = (exact * found).sum(1)
     same = _nearest(exact) == _nearest(found)
     measured = {"cosine": cosines.mean(), "cosine_least": cosines.min(), "same_nearest": same.mean()}
     return {name: round(float(value), 5) for name, value in measured.items()} | {"texts": float(len(texts))}
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _nearest(vectors: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from ..encoders.storage import read_json, shortened
 from ..encoders.text import Tokenizer
 from ..encoders.text.pooling import PoolingConfig, check_texts, embed_windows
 from ..encoders.text.preprocess import TextPreprocess
-from .bundle import Manifest, check_files, read_manifest
+from .bundle import Manifest, check_files, read_manifest, write_json
 from .decoder_runner import open_session
 from .proof import GoldenResult
 
@@ -52,8 +52,7 @@ def write_settings(directory: Path, pooling: PoolingConfig, longest: int, size: 
         longest: tokens of a window.
         size: D.
     """
-    found = asdict(pooling) | {"longest": longest, "feature_size": size}
-    (directory / _SETTINGS).write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(directory / _SETTINGS, asdict(pooling) | {"longest": longest, "feature_size": size})
 
 
 def read_text_encoder(path: Path) -> Manifest:

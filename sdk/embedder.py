@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoders.errors import UnsupportedInputError
+from ..encoders.text.pooling import unit
 from ..encoders.text.preprocess import TextPreprocess
 from .devices import check_names, device_of, dtype_of, may_have_accelerator
 from .hub import resolve
@@ -76,8 +77,7 @@ class Embedder:
         """
         if isinstance(texts, list | tuple) and not texts:
             return np.zeros((0, self.size), np.float32)
-        vectors = np.asarray(self._encoder.embed(texts, prompt=prompt))
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(np.asarray(self._encoder.embed(texts, prompt=prompt)))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the special ones around it."""

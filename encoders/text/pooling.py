@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import InvalidInputError
 from .preprocess import TextWindow
 
-__all__ = ["Pooling", "PoolingConfig", "WindowReader", "check_texts", "embed_windows", "read_windows"]
+__all__ = ["Pooling", "PoolingConfig", "WindowReader", "check_texts", "embed_windows", "read_windows", "unit"]
 
 #: How features of tokens become one vector.
 Pooling = Literal["cls", "max", "mean"]
@@ -66,8 +66,11 @@ def embed_windows(
     for (text, _), window, features in read_windows(texts, read):
         sums[text].add(features, window)
     vectors = np.stack([np.concatenate([each.pooled(kind) for kind in pooling.kinds]) for each in sums])
-    if not pooling.normalised:
-        return vectors
+    return unit(vectors) if pooling.normalised else vectors
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [N, E] with length 1; those of zeros stay."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

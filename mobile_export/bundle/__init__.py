@@ -1,7 +1,7 @@
 """The on-device bundle: a directory of graphs, weights, tokenizer and proof, and what its manifest says of them."""
 
 from .archive import pack, unpack
-from .files import check_files, file_entries
+from .files import check_files, file_entries, write_json
 from .manifest import FORMAT, MANIFEST, FileEntry, Manifest, MediaEntry, read_manifest, write_manifest
 from .writing import new_bundle
 
@@ -17,5 +17,6 @@ __all__ = [
     "pack",
     "read_manifest",
     "unpack",
+    "write_json",
     "write_manifest",
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...encoders.errors import IntegrityError
 from .manifest import MANIFEST, FileEntry, Manifest
 
-__all__ = ["check_files", "file_entries"]
+__all__ = ["check_files", "file_entries", "write_json"]
 
 _SMALL = 16 << 20  # bytes; larger files are hashed only when a bundle is verified
 
@@ -52,3 +55,8 @@ def check_files(directory: Path, manifest: Manifest, *, all_of_them: bool) -> No
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a file of JSON as all of a bundle's are written: the same values give the same bytes."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -176,12 +176,16 @@ class AttentionWriter:
     def _distance(self, keys: str) -> str:
         """int64 [B, 1, 1, T, C]: from each place of the buffer to each new position; 0 from later ones."""
         if not self._distances:
-            graph = self.graph
-            asks = graph.op("Unsqueeze", self._queried, graph.constant([1, 2, 4], np.int64))
-            capacity = graph.op("Gather", graph.op("Shape", keys), graph.constant(2, np.int64))
-            places = graph.op("Range", graph.constant(0, np.int64), capacity, graph.constant(1, np.int64))
+            graph, (asks, places) = self.graph, self._asks_and_places(keys)
             self._distances = graph.op("Max", graph.op("Sub", asks, places), graph.constant(0, np.int64))
         return self._distances
+
+    def _asks_and_places(self, keys: str) -> tuple[str, str]:
+        """The new positions int64 [B, 1, 1, T, 1], and the places of the buffer [C]."""
+        graph = self.graph
+        asks = graph.op("Unsqueeze", self._queried, graph.constant([1, 2, 4], np.int64))
+        capacity = graph.op("Gather", graph.op("Shape", keys), graph.constant(2, np.int64))
+        return asks, graph.op("Range", graph.constant(0, np.int64), capacity, graph.constant(1, np.int64))
 
     def _apart(self, x: str) -> str:
         """[B, T, heads · d] → [B, T, heads, d]."""
@@ -227,9 +231,7 @@ class AttentionWriter:
         """bool [B, 1, 1, T, C]: which places of the buffer each new position sees."""
         graph, kind = self.graph, self.config.layer_attention[number]
         if kind not in self._seen:
-            capacity = graph.op("Gather", graph.op("Shape", keys), graph.constant(2, np.int64))
-            places = graph.op("Range", graph.constant(0, np.int64), capacity, graph.constant(1, np.int64))
-            asks = graph.op("Unsqueeze", self._queried, graph.constant([1, 2, 4], np.int64))
+            asks, places = self._asks_and_places(keys)
             seen = graph.op("LessOrEqual", places, asks)
             if kind != "full":
                 window = graph.constant(self.config.window or 0, np.int64)
