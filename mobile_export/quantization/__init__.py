@@ -1,6 +1,6 @@
 """Weights in fewer bits."""
 
-from .blocks import BlockFormat, Blocks, dequantize, exact_blocks, quantize
+from .blocks import BlockFormat, Blocks, dequantize, exact_blocks, middle_values, quantize
 from .importance import Importance
 from .plan import QUANTIZATIONS, Quantization
 
@@ -12,5 +12,6 @@ __all__ = [
     "Quantization",
     "dequantize",
     "exact_blocks",
+    "middle_values",
     "quantize",
 ]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BlockFormat", "Blocks", "dequantize", "exact_blocks", "quantize"]
+__all__ = ["BlockFormat", "Blocks", "dequantize", "exact_blocks", "middle_values", "quantize"]
 
 _TRIED = 32  # rows
 _ROWS = 4096 * 64  # weights of a part: more only need memory
@@ -117,6 +117,12 @@ def dequantize(blocks: Blocks, format: BlockFormat, columns: int) -> NDArray[np.
         middle = format.levels // 2 if blocks.zeros is None else blocks.zeros[..., None].astype(np.float32)
         values = (levels.astype(np.float32) - middle) * scales
     return values.reshape(len(values), -1)[:, :columns]
+
+
+def middle_values(blocks: Blocks, format: BlockFormat) -> NDArray[np.float32]:
+    """What the middle level of each block that has an offset stands for, float32 [N, G]."""
+    assert blocks.lowest is not None, "other blocks count from a level that is zero"
+    return blocks.lowest.astype(np.float32) + format.levels // 2 * blocks.scales.astype(np.float32)
 
 
 def _halves(numbers: Tensor) -> NDArray[np.floating]:
