@@ -24,7 +24,7 @@ from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
 from .media_proof import write_media_goldens
 from .proof import GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
-from .quantization import Importance, Quantization
+from .quantization import Calibration, Quantization
 from .runtime import DECODER, SCORING, Bundle
 from .targets import TARGETS, finish
 from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
@@ -112,13 +112,13 @@ def export_bundle(
 
 
 def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
-    importance, quantization, length = None, job.quantization, job.length
-    if quantization.calibrated:
-        importance = Importance(source.decoder, _tokens(source.tokenizer, CALIBRATION), job.tell)
+    calibration, quantization, length = None, job.quantization, job.length
+    if quantization.measures:
+        calibration = Calibration(source.decoder, _tokens(source.tokenizer, CALIBRATION), job.tell)
     job.tell(f"writing graphs ({quantization.name})")
     adapters = {name: adapter_slots(source.decoder, updates) for name, updates in source.adapters.items()}
     slots = {product for found in adapters.values() for product in found}
-    graphs, media = _write_graphs(source, folder, LinearWriter(importance, slots), job)
+    graphs, media = _write_graphs(source, folder, LinearWriter(calibration, slots), job)
     files = {name: f"adapters/{name}{ADAPTER_SUFFIX}" for name in adapters}
     for name, file in files.items():
         write_adapter(folder / file, adapters[name])

@@ -6,15 +6,19 @@ size, r rotated dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...fusion.config import DecoderConfig, Rope
 from ...fusion.decoder import SelfAttention
 from ...fusion.positions import BucketedBias, RelativeBias
 from ...fusion.rope import attention_factor, inverse_frequencies
+from ..quantization.calibration import CacheRange
 from .builder import MICROSOFT, Graph
 from .linear import float_array
 from .norm import NormWriter
@@ -22,6 +26,7 @@ from .norm import NormWriter
 __all__ = ["AttentionWriter"]
 
 _HIDDEN = -1e30  # score of a position that is not seen
+_LEVELS = 127  # of 8 bits, on each side of zero
 _MULTIPLE = 8  # of a head, or of each half that is turned: what the fused operator takes
 
 
@@ -39,6 +44,9 @@ class AttentionWriter:
         ends: value int64 [B, T]: one behind the last later position that each new one sees, 0 for none; "" where none
             sees any.
         bucketed: biases on scores that all layers share, or None.
+        ranges: how large each layer's keys and values get, which are then kept in 8 bits; None to keep them as floats.
+        widens: those of 8 bits are widened before they are used, and there is one row. For many new positions at once:
+            the fused operator is slow with them.
     """
 
     graph: Graph
@@ -49,25 +57,68 @@ class AttentionWriter:
     total: str
     ends: str = ""
     bucketed: BucketedBias | None = None
+    ranges: Sequence[CacheRange] | None = None
+    widens: bool = False
     _tables: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _rotary: dict[Rope, tuple[str, str]] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)
     _distances: str = ""
     _queried: str = ""
+    _bounds: tuple[str, str] | None = None
 
     def write(self, whole: str, attention: SelfAttention, number: int) -> str:
         """Queries, keys and values side by side [B, T, (H + 2 Hkv) d] → [B, T, H d]."""
         parts = self._normalised(whole, attention) if attention.q_norm is not None else None
         past = [self._past(number, part) for part in ("key", "value")]
         present = [f"present.{number}.{part}" for part in ("key", "value")]
-        if self._fits_fused(number):
-            out = self._fused(whole, parts, number, past, present)
-        else:
+        if not self._fits_fused(number):
             out = self._standard(parts or self._split(whole), attention, number, past, present)
+        elif self.widens and self.ranges is not None:
+            out = self._widened(whole, parts, number, past, present)
+        else:
+            out = self._fused(whole, parts, number, past, present)
         config = self.config
         for name in present:
             shape = ("batch_size", config.kv_heads, "total_sequence_length", config.head_size)
-            self.graph.declare(name, np.float32, shape)
+            self.graph.declare(name, self._kept_as, shape)
+        return out
+
+    @property
+    def _kept_as(self) -> type[np.generic]:
+        """The type of keys and values in the buffers."""
+        return np.float32 if self.ranges is None else np.int8
+
+    def _steps(self, number: int) -> list[NDArray[np.float32]]:
+        """What a level of each dimension of a layer's keys and values stands for: float32 [Hkv, d] twice."""
+        assert self.ranges is not None, "only asked where they are kept in 8 bits"
+        return [np.maximum(part.numpy() / _LEVELS, 1e-12) for part in self.ranges[number]]
+
+    def _widen(self, x: str, steps: NDArray[np.float32]) -> str:
+        """int8 [B, Hkv, …, d] → float32."""
+        return self.graph.op("Mul", self.graph.op("Cast", x, to=1), self.graph.constant(steps[:, None]))
+
+    def _narrow(self, x: str, steps: NDArray[np.float32]) -> str:
+        """The other way."""
+        graph = self.graph
+        levels = graph.op("Round", graph.op("Mul", x, graph.constant(1 / steps[:, None])))
+        bounds = [graph.constant(bound, np.float32) for bound in (-_LEVELS, _LEVELS)]
+        return graph.op("Cast", graph.op("Clip", levels, *bounds), to=3)
+
+    def _widened(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
+        """As `_fused`, of one row, with floats made of what is held; what is new is written in 8 bits behind it."""
+        graph, one, steps = self.graph, self.graph.constant([1], np.int64), self._steps(number)
+        if not self._bounds:
+            total = graph.op("Unsqueeze", graph.op("Cast", self.total, to=7), graph.constant([0], np.int64))
+            self._bounds = graph.op("Sub", total, graph.op("Shape", whole, start=1, end=2)), total
+        first, last = self._bounds
+        zero, end, axis = (graph.constant([at], np.int64) for at in (0, np.iinfo(np.int64).max, 2))
+        held = [graph.op("Slice", old, zero, first, axis) for old in past]
+        wide = [self._widen(old, step) for old, step in zip(held, steps, strict=True)]
+        found = [f"wide.{name}" for name in present]
+        out = self._fused(whole, parts, number, wide, found)
+        for old, before, all_of_them, step, name in zip(past, held, found, steps, present, strict=True):
+            new = self._narrow(graph.op("Slice", all_of_them, first, last, axis, one), step)
+            graph.named("Concat", [before, new, graph.op("Slice", old, last, end, axis)], [name], axis=2)
         return out
 
     def _fits_fused(self, number: int) -> bool:
@@ -81,7 +132,7 @@ class AttentionWriter:
 
     def _past(self, number: int, part: str) -> str:
         shape = ("batch_size", self.config.kv_heads, "past_sequence_length", self.config.head_size)
-        return self.graph.input(f"past_key_values.{number}.{part}", np.float32, shape)
+        return self.graph.input(f"past_key_values.{number}.{part}", self._kept_as, shape)
 
     def _split(self, whole: str) -> list[str]:
         config = self.config
@@ -99,9 +150,15 @@ class AttentionWriter:
     def _fused(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
         config, rope, window = self.config, self.config.layer_rope(number), self.config.layer_window(number)
         out = f"attended.{number}"
+        extra: dict[str, Any] = {}
+        inputs = [*(parts or [whole, "", ""]), *past, self.lengths, self.total]
+        inputs += self._table(rope) if rope else ["", ""]
+        if self.ranges is not None and not self.widens:
+            inputs += ["", "", ""] + [self.graph.constant(steps.reshape(-1)) for steps in self._steps(number)]
+            extra = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
         self.graph.named(
             "GroupQueryAttention",
-            [*(parts or [whole, "", ""]), *past, self.lengths, self.total, *(self._table(rope) if rope else ["", ""])],
+            inputs,
             [out, *present],
             MICROSOFT,
             num_heads=config.heads,
@@ -110,6 +167,7 @@ class AttentionWriter:
             do_rotary=int(rope is not None),
             softcap=float(config.attention_softcap or 0.0),
             local_window_size=-1 if window is None else window,
+            **extra,
         )
         return out
 
@@ -126,10 +184,14 @@ class AttentionWriter:
         query = self._heads_first(self._moved(query, relative.content_bias) if relative else query, *grouped)
         key = self._heads_first(key, [0, 0, heads, size], [0, 2, 1, 3])
         value = self._heads_first(self._apart(value), [0, 0, heads, size], [0, 2, 1, 3])
-        for new, old, name in ((key, past[0], present[0]), (value, past[1], present[1])):
+        held = list(present)
+        for place, (new, old, name) in enumerate(((key, past[0], present[0]), (value, past[1], present[1]))):
             places = graph.op("Expand", self._places(), graph.op("Shape", new))
-            graph.named("ScatterElements", [old, places, new], [name], axis=2)
-        keys, values = (graph.op("Unsqueeze", name, graph.constant([2], np.int64)) for name in present)
+            steps = None if self.ranges is None else self._steps(number)[place]
+            kept = new if steps is None else self._narrow(new, steps)
+            graph.named("ScatterElements", [old, places, kept], [name], axis=2)
+            held[place] = name if steps is None else self._widen(name, steps)
+        keys, values = (graph.op("Unsqueeze", name, graph.constant([2], np.int64)) for name in held)
         turned = graph.op("Transpose", keys, perm=[0, 1, 2, 4, 3])
         scores = graph.op("Mul", graph.op("MatMul", query, turned), graph.constant(config.scale, np.float32))
         if relative is not None:

@@ -23,6 +23,7 @@ from ...fusion.adapter import LowRankLinear
 from ...fusion.config import DecoderConfig
 from ...fusion.decoder import Block, Decoder
 from ...fusion.layers import MLP
+from ..quantization.calibration import CacheRange
 from ..quantization.plan import Quantization, Storage
 from .attention import AttentionWriter
 from .builder import Graph
@@ -44,12 +45,14 @@ class DecoderGraph:
         both_ways: it takes ``seen_until`` int64 [B, T], too: one behind the last later position that each new one sees,
             0 for none. All of these are read in the same pass.
         all_logits: of all T positions rather than of the last.
+        many: it reads many positions of one row at a time, as of a prompt.
         context_length: positions that it can hold.
     """
 
     embedded: bool = False
     both_ways: bool = False
     all_logits: bool = False
+    many: bool = False
     context_length: int = 2048
 
 
@@ -128,7 +131,7 @@ class _Writer:
         ends = graph.input("seen_until", np.int64, shape) if self.kind.both_ways else ""
         biases = self.decoder.model.position_bias
         self.attention = AttentionWriter(
-            graph, config, self.norms, self.kind.context_length, lengths, total, ends, biases
+            graph, config, self.norms, self.kind.context_length, lengths, total, ends, biases, self._ranges(), self.kind.many
         )
         if config.positions == "learned":
             hidden = graph.op("Add", hidden, self._learned(hidden))
@@ -142,6 +145,13 @@ class _Writer:
         length = "sequence_length" if self.kind.all_logits else 1
         graph.output(self._head(hidden), "logits", np.float32, ("batch_size", length, config.vocabulary_size))
         return graph.model()
+
+    def _ranges(self) -> list[CacheRange] | None:
+        """How large keys and values get, where they are kept in 8 bits."""
+        if self.quantization.cache == "float32":
+            return None
+        assert self.linears.calibration is not None, "what is kept in 8 bits was measured"
+        return [self.linears.calibration.cache(number) for number in range(self.config.layers)]
 
     def table(self) -> Any:
         shape = ("batch_size", "sequence_length", self.config.hidden_size)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...encoders.errors import UnsupportedInputError
 from ..adapters import DOWN, UP
-from ..quantization import Blocks, dequantize, exact_blocks, middle_values, quantize
+from ..quantization import Blocks, Calibration, dequantize, exact_blocks, middle_values, quantize
 from ..quantization.blocks import BlockFormat
 from ..quantization.plan import Storage
 from .builder import MICROSOFT, Graph
@@ -28,12 +28,12 @@ class LinearWriter:
     """Writes products with weights; a matrix that several graphs use is quantized once.
 
     Args:
-        importance: of a layer's input features, or None for layers that have none; asked where weights are rounded.
+        calibration: of the decoder; None where scales do not depend on what layers are fed.
         slots: names of products that adapters beside the graph may add to.
     """
 
-    def __init__(self, importance: Callable[[str], Tensor | None] | None = None, slots: Collection[str] = ()) -> None:
-        self._importance, self._slots = importance, frozenset(slots)
+    def __init__(self, calibration: Calibration | None = None, slots: Collection[str] = ()) -> None:
+        self.calibration, self._slots = calibration, frozenset(slots)
         self._made: dict[str, Blocks] = {}
 
     def blocks(self, name: str, weight: Tensor, format: BlockFormat, layer: str | None = None) -> Blocks:
@@ -50,9 +50,9 @@ class LinearWriter:
         return self._made[name]
 
     def _quantized(self, weight: Tensor, format: BlockFormat, layer: str) -> Blocks:
-        if self._importance is None:
+        if self.calibration is None:
             return quantize(weight, format)
-        return exact_blocks(weight, format) or quantize(weight, format, self._importance(layer))
+        return exact_blocks(weight, format) or quantize(weight, format, self.calibration.importance(layer))
 
     def linear(
         self, graph: Graph, x: str, name: str, weight: Tensor, bias: Tensor | None, storage: Storage, layer: str
@@ -70,6 +70,8 @@ class LinearWriter:
         """
         if isinstance(storage, BlockFormat):
             out = self._block_product(graph, x, self.blocks(name, weight, storage, layer), name, storage, weight.shape)
+        elif storage == "rows":
+            out = self._rounded_product(graph, x, name, weight, layer)
         else:
             # Not turned around: a tied head is then the embedding table as it lies in the file.
             stored = graph.weight(f"{name}.weight", float_array(weight, storage))
@@ -134,6 +136,25 @@ class LinearWriter:
         if isinstance(storage, BlockFormat):
             return dequantize(self.blocks(name, weight, storage, layer), storage, weight.shape[1])
         return float_array(weight, storage).astype(np.float32)
+
+    def _rounded_product(self, graph: Graph, x: str, name: str, weight: Tensor, layer: str) -> str:
+        """With weights in 8 bits and inputs rounded to 8 bits, one scale for all of them.
+
+        So that few large features do not take the bits of all others, each is divided by a share of its size that its
+        weights are multiplied with (as in SmoothQuant, Xiao et al., 2023).
+        """
+        weight = weight.detach().float()
+        largest = None if self.calibration is None else self.calibration.largest(layer)
+        if largest is not None:
+            share = (largest.clamp(min=1e-5) / weight.abs().amax(0).clamp(min=1e-5)).sqrt()
+            share = share / share.mean()
+            weight = weight * share
+            x = graph.op("Mul", x, graph.weight(f"{name}.evened", float_array(1 / share, "float32")))
+        scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        levels = (weight / scales[:, None]).round().to(torch.int8)
+        stored = graph.weight(f"{name}.levels", np.ascontiguousarray(levels.T.numpy()))
+        steps = graph.weight(f"{name}.steps", float_array(scales, "float32"))
+        return graph.op("DynamicQuantizeMatMul", x, stored, steps, domain=MICROSOFT)
 
     def _block_product(
         self, graph: Graph, x: str, blocks: Blocks, name: str, format: BlockFormat, shape: torch.Size
