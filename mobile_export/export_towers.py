@@ -19,7 +19,7 @@ from ..fusion.multimodal.llava_next import LlavaNextImages
 from ..fusion.multimodal.qwen2_vl import Qwen2VLClips, Qwen2VLImages, Reader
 from ..fusion.multimodal.smolvlm import SmolVLMClips
 from ..fusion.multimodal.sounds import SoundConnector
-from .media.open import NATIVE
+from .media.native import NATIVE
 from .media.parts import JoinedPicture, PictureParts, PiecedPicture, TiledPicture, WholePicture
 
 __all__ = ["PictureTower", "check_exported", "frame_details", "native_details", "picture_tower"]
@@ -107,7 +107,7 @@ def frame_details(connector: Connector, pictures: Connector) -> tuple[dict[str, 
 
 
 def native_details(reader: Reader) -> dict[str, Any]:
-    """How frames that are read in their own shape are resized and counted, as a bundle's file says it."""
+    """What a bundle's file says of frames that are read in their own shape."""
     return NATIVE | asdict(reader.layout)
 
 

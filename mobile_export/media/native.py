@@ -18,7 +18,10 @@ from ...encoders.media import ImageData, Media, Modality, VideoData
 from ...fusion.multimodal.native_layout import NativeLayout
 from .towers import resized, run
 
-__all__ = ["ExportedNative", "NativeReader"]
+__all__ = ["NATIVE", "ExportedNative", "NativeReader"]
+
+#: What the file of a modality says that is read so.
+NATIVE = {"parts": "native"}
 
 Floats = NDArray[np.float32]
 

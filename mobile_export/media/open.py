@@ -18,7 +18,7 @@ from ...fusion.connectors.transcript_words import TranscriptWords
 from ...fusion.multimodal.native_layout import read_native_layout
 from .clips import ExportedClipReader
 from .heard import ExportedSounds, ExportedStandIns, read_sound_plan
-from .native import ExportedNative, NativeReader
+from .native import NATIVE, ExportedNative, NativeReader
 from .parts import read_parts
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
@@ -29,7 +29,7 @@ from .towers import ExportedFrames, ExportedTower, PartReader
 if TYPE_CHECKING:
     from ..runtime import Bundle
 
-__all__ = ["CLIP", "NATIVE", "RESIZE", "SOUNDS", "SOUND_ROLES", "open_media"]
+__all__ = ["CLIP", "RESIZE", "SOUNDS", "SOUND_ROLES", "open_media"]
 
 #: Where a bundle has the tokenizer of what hears.
 SOUNDS = "audio"
@@ -39,8 +39,6 @@ SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
 CLIP = "clip"
 #: Role of the graph that resizes pictures for a tower.
 RESIZE = "image-resize"
-#: What a modality's file says where the tower reads frames in their own shape.
-NATIVE = {"parts": "native"}
 _MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from sensorium import sdk
+from sensorium.encoders.image.config import PixelBudget
 from sensorium.encoders.media import Modality
+from sensorium.fusion.multimodal.native_layout import NativeLayout, read_native_layout
 from sensorium.mobile_export.bundle import file_entries, read_manifest, write_manifest
 from sensorium.mobile_export.decoder_runner import DecoderShape, RowReading, RunnerState
 from sensorium.mobile_export.export_towers import check_exported
@@ -252,6 +254,12 @@ def test_what_has_no_graph_is_named(kind: Modality) -> None:
     media = SimpleNamespace(connector=lambda kind: Smells())
     with pytest.raises(sdk.UnsupportedInputError, match=r"(?s)not exported.*Smells"):
         check_exported(media, kind)  # type: ignore[arg-type]
+
+
+def test_a_layout_is_read_as_it_is_written() -> None:
+    layout = NativeLayout(PixelBudget(least=3136, most=900_000, unit=28), 2, shared=True)
+    assert read_native_layout(json.loads(json.dumps(asdict(layout)))) == layout
+    assert layout.grid(64, 1080, 1920) == (32, 25, 45) and layout.grid(400, 1080, 1920) == (200, 18, 32)
 
 
 @pytest.mark.parametrize("pair", ["qwen2-vl-pairs"], indirect=True)
