@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..encoders.media import Modality
-from .connectors import Connector, HasGrid
+from .connectors import Connector
 from .decoder import Decoder
-from .plan import MediaItem, MediaSpan, PromptPlan
+from .plan import MediaSpan, PromptPlan
 from .planning import MediaPlanner, tokens_to_embed
 
 __all__ = ["MultimodalModel"]
@@ -55,32 +55,6 @@ class MultimodalModel(MediaPlanner):
         return out
 
     def positions(self, plan: PromptPlan) -> Tensor | None:
-        """Time, row and column [3, 1, T] of a plan's positions; None if they are 0, 1, 2 … on every axis.
-
-        An item's grid begins behind the largest number before it, on every axis, and so does the text behind it (Wang
-        et al., 2024, Qwen2-VL, section 2.1).
-        """
-        grids = [self._grid(item) for item in plan.items]
-        if not any(grids):
-            return None
-        parts: list[Tensor] = []
-        begin, after = 0, 0  # of the item that is being read, and behind all that was
-        for _, span in plan.placed():
-            grid = grids[span.item] if isinstance(span, MediaSpan) else None
-            if not isinstance(span, MediaSpan) or grid is None:
-                places = torch.arange(after, after + len(span)).expand(3, -1)
-            else:
-                begin = after if span.first == 0 else begin
-                places = begin + _cells(grid)[:, span.first : span.first + span.count]
-            parts.append(places)
-            after = max(after, int(places.max()) + 1)
-        return torch.cat(parts, dim=1)[:, None].to(self.decoder.device)
-
-    def _grid(self, item: MediaItem) -> tuple[int, int, int] | None:
-        connector = self.connector(item.modality)
-        return connector.grid(item.media) if isinstance(connector, HasGrid) else None
-
-
-def _cells(grid: tuple[int, int, int]) -> Tensor:
-    """Time, row and column [3, cells] of each cell of a grid."""
-    return torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij")).flatten(1)
+        """`axes` [3, 1, T], where the decoder is."""
+        axes = self.axes(plan)
+        return None if axes is None else torch.from_numpy(axes)[:, None].to(self.decoder.device)

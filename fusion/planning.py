@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..encoders.errors import CheckpointError, InvalidInputError, UnsupportedInputError
 from ..encoders.media import Media, Modality
 from ..encoders.text import MediaText, Tokenizer
-from .connectors.connector import Connector, EmbeddingCache, HasStandIn
+from .connectors.connector import Connector, EmbeddingCache, HasGrid, HasStandIn
 from .plan import MediaItem, MediaSpan, PromptPlan, TextSpan, plan_prompt
 
 __all__ = ["MediaPlanner", "tokens_to_embed"]
@@ -87,6 +90,28 @@ class MediaPlanner:
         runs = [(at, span) for at, span in plan.placed() if isinstance(span, MediaSpan)]
         return tuple((at, at + len(span)) for at, span in runs if plan.items[span.item].modality in self.both_ways)
 
+    def axes(self, plan: PromptPlan) -> NDArray[np.int64] | None:
+        """Time, row and column int64 [3, T] of a plan's positions; None if they are 0, 1, 2 … on every axis.
+
+        An item's grid begins behind the largest number before it, on every axis, and so does the text behind it (Wang
+        et al., 2024, Qwen2-VL, section 2.1).
+        """
+        grids = [self._grid(item) for item in plan.items]
+        if not any(grids):
+            return None
+        parts: list[NDArray[np.int64]] = []
+        begin, after = 0, 0  # of the item that is being read, and behind all that was
+        for _, span in plan.placed():
+            grid = grids[span.item] if isinstance(span, MediaSpan) else None
+            if not isinstance(span, MediaSpan) or grid is None:
+                places = np.tile(np.arange(after, after + len(span)), (3, 1))
+            else:
+                begin = after if span.first == 0 else begin
+                places = begin + np.indices(grid).reshape(3, -1)[:, span.first : span.first + span.count]
+            parts.append(places)
+            after = max(after, int(places.max()) + 1)
+        return np.concatenate(parts, axis=1)
+
     def embedded(self, item: MediaItem) -> Any:
         """An item's embeddings [slots, D], computed once for equal content.
 
@@ -98,6 +123,10 @@ class MediaPlanner:
             given, expected = f"{len(embedded)} embeddings", f"{item.slots} slots"
             raise InvalidInputError(f"An {item.modality} does not fill its slots.", given=given, expected=expected)
         return embedded
+
+    def _grid(self, item: MediaItem) -> tuple[int, int, int] | None:
+        connector = self.connector(item.modality)
+        return connector.grid(item.media) if isinstance(connector, HasGrid) else None
 
     def connector(self, modality: Modality) -> Connector:
         """What makes a modality readable.

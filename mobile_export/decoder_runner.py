@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import CheckpointError, EngineError
 
-__all__ = ["DecoderRunner", "DecoderShape", "RunnerState", "Span", "open_session"]
+__all__ = ["DecoderRunner", "DecoderShape", "RowReading", "RunnerState", "Span", "open_session"]
 
 #: A run of positions: the first, and one behind the last.
 Span: TypeAlias = tuple[int, int]
@@ -80,6 +80,35 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RowReading:
+    """How a row is read.
+
+    Attributes:
+        adapted: how strongly the adapter acts on it, 0 or 1.
+        spans: runs of positions that see each other both ways: none is read or kept in part.
+        axes: time, row and column int64 [3, T] of its prompt's positions; those behind follow the largest. None where
+            all are 0, 1, 2 ….
+    """
+
+    adapted: float = 0.0
+    spans: tuple[Span, ...] = ()
+    axes: NDArray[np.int64] | None = None
+
+    def cut(self, length: int) -> RowReading:
+        """Of the first positions alone."""
+        spans = tuple(span for span in self.spans if span[1] <= length)
+        return replace(self, spans=spans, axes=None if self.axes is None else self.axes[:, :length])
+
+    def places(self, first: int, last: int) -> NDArray[np.int64]:
+        """Time, row and column [3, last − first] of the positions from `first` up to `last`."""
+        if self.axes is None:
+            return np.tile(np.arange(first, last), (3, 1))
+        known = self.axes[:, first:last]
+        after = np.arange(max(first, self.axes.shape[1]), last) - self.axes.shape[1]
+        return np.concatenate((known, np.tile(self.axes.max(initial=-1) + 1 + after, (3, 1))), axis=1)
+
+
 class RunnerState:
     """Keys and values of a batch of rows, in buffers that past and present share.
 
@@ -91,10 +120,8 @@ class RunnerState:
     def __init__(self, shape: DecoderShape, rows: int) -> None:
         self._shape = shape
         self._lengths = [0] * rows
-        #: How strongly the adapter acts on each row, 0 or 1.
-        self.adapted = [0.0] * rows
-        #: Of each row, runs of positions that see each other both ways: none is read or kept in part.
-        self.spans: list[tuple[Span, ...]] = [()] * rows
+        #: How each row is read.
+        self.rows = [RowReading()] * rows
         self.buffers: list[NDArray[np.float32]] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
         self._bound: tuple[Any, Any] | None = None  # a session and its binding to these buffers
 
@@ -122,12 +149,12 @@ class RunnerState:
         """Keeps `rows` in that order; a row named twice is duplicated."""
         self._replace([old[list(rows)] for old in self.buffers])
         self._lengths = [self._lengths[row] for row in rows]
-        self.adapted = [self.adapted[row] for row in rows]
-        self.spans = [self.spans[row] for row in rows]
+        self.rows = [self.rows[row] for row in rows]
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forgets each row's positions from `lengths[row]` on."""
         self._lengths = [min(old, new) for old, new in zip(self._lengths, lengths, strict=True)]
+        self.rows = [row.cut(length) for row, length in zip(self.rows, self._lengths, strict=True)]
 
     def passes(self, count: int, most: int) -> list[tuple[int, int]]:
         """Which of `count` new positions of one row are read in one pass: first and one behind the last of each.
@@ -149,15 +176,20 @@ class RunnerState:
 
     def _around(self, place: int) -> Span | None:
         """The run that a cut before a place would go through."""
-        return next((span for span in self.spans[0] if span[0] < place < span[1]), None)
+        return next((span for span in self.rows[0].spans if span[0] < place < span[1]), None)
 
     def seen_until(self, count: int) -> NDArray[np.int64]:
         """One behind the last later position that each of `count` new ones of each row sees: [B, count], 0 for none."""
         ends = np.zeros((len(self._lengths), count), np.int64)
-        for row, (before, spans) in enumerate(zip(self._lengths, self.spans, strict=True)):
-            for first, last in spans:
-                ends[row, max(0, first - before) : max(0, last - before)] = last
+        for number, (before, row) in enumerate(zip(self._lengths, self.rows, strict=True)):
+            for first, last in row.spans:
+                ends[number, max(0, first - before) : max(0, last - before)] = last
         return ends
+
+    def places(self, count: int) -> NDArray[np.int64]:
+        """Time, row and column of `count` new positions of each row: [3, B, count]."""
+        found = [row.places(at, at + count) for row, at in zip(self.rows, self._lengths, strict=True)]
+        return np.stack(found, axis=1)
 
     def binding(self, session: Any, constants: Mapping[str, Any]) -> Any:
         """A binding of a session in which past and present are these buffers, and other inputs have constant values."""
@@ -187,8 +219,7 @@ class RunnerState:
             for number in range(len(joined.buffers))
         ]
         joined._lengths = [length for state in states for length in state._lengths]
-        joined.adapted = [strength for state in states for strength in state.adapted]
-        joined.spans = [spans for state in states for spans in state.spans]
+        joined.rows = [row for state in states for row in state.rows]
         return joined
 
     def _replace(self, buffers: list[NDArray[np.float32]]) -> None:
@@ -221,6 +252,7 @@ class DecoderRunner:
         self._input = names[0]  # input_ids or inputs_embeds
         self._adapts = "adapter_scale" in names
         self._both_ways = "seen_until" in names
+        self._has_axes = "position_ids" in names
 
     def new_state(self, rows: int = 1) -> RunnerState:
         """Of `rows` empty rows."""
@@ -250,9 +282,11 @@ class DecoderRunner:
         # The binding reads these arrays while the graph runs; they must live as long.
         values = {self._input: np.ascontiguousarray(new), "attention_mask": mask.astype(np.int64)}
         if self._adapts:
-            values["adapter_scale"] = np.array(state.adapted, np.float32)
+            values["adapter_scale"] = np.array([row.adapted for row in state.rows], np.float32)
         if self._both_ways:
             values["seen_until"] = state.seen_until(count)
+        if self._has_axes:
+            values["position_ids"] = state.places(count)
         for name, array in values.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         binding.bind_output("logits", "cpu")

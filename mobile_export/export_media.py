@@ -17,9 +17,10 @@ from ..fusion.connectors.clip_choice import COUNTS, EVENTS
 from ..fusion.connectors.clip_heads import ClipHeads
 from ..fusion.decoder import Decoder
 from ..fusion.model import MultimodalModel
+from ..fusion.multimodal.qwen2_vl import Qwen2VLImages
 from ..fusion.multimodal.sounds import SoundConnector
 from .bundle import MediaEntry
-from .export_towers import frame_parts, picture_tower
+from .export_towers import frame_details, native_details, picture_tower
 from .graphs import (
     DecoderGraph,
     SoundGraphs,
@@ -28,6 +29,7 @@ from .graphs import (
     decoder_graph,
     embedding_graph,
     listener_graph,
+    native_tower_graph,
     picture_graph,
     resize_graph,
     spectrum_graph,
@@ -42,6 +44,8 @@ __all__ = ["ExportedParts", "MediaSource", "MediaWriter", "interface"]
 
 _DECODERS = {MEDIA_DECODER: "media.onnx", MEDIA_SCORING: "media_scoring.onnx"}
 _TABLE = "embedding.onnx"
+_TOWER = {"image": "image.onnx", RESIZE: "image_resize.onnx"}
+_PICTURES = "media/image.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,33 +115,44 @@ class MediaWriter:
         import onnx
 
         connector = source.model.connector("image")
+        if isinstance(connector, Qwen2VLImages):
+            return self._native_tower(connector, source, folder, weights)
         if not isinstance(connector, PictureWords):
             return self._tower(connector, source, folder, weights)
         counting = _clip_heads(source) if "video" in source.limits else None
         onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / "image.onnx")
-        details = "media/image.json"
-        lists = self._write_words(folder / details, connector.lists)
+        lists = self._write_words(folder / _PICTURES, connector.lists)
         longest = {key: max(map(len, words)) for key, words in lists.items()}
         names = max(longest["label"], longest["name"])
         most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
         return {"image": "image.onnx"}, MediaEntry(
-            connector.placeholder, details, 2, most, dict(source.limits["image"])
+            connector.placeholder, _PICTURES, 2, most, dict(source.limits["image"])
         )
 
     def _tower(self, connector: Connector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """A tower and its projector, and what resizes pictures for it."""
         import onnx
 
-        tower, details = picture_tower(connector), "media/image.json"
+        tower = picture_tower(connector)
         steps, storage = tower.encoder.preprocess, self.quantization.media
         reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage, tower.newline)
-        onnx.save(reads, folder / "image.onnx")
-        onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
+        onnx.save(reads, folder / _TOWER["image"])
+        onnx.save(resize_graph(weights, steps.config.resample), folder / _TOWER[RESIZE])
         told = {"mark": connector.mark, "both_ways": "image" in source.model.both_ways}
-        _write_json(folder / details, told | tower.parts.details())
+        _write_json(folder / _PICTURES, told | tower.parts.details())
         limits = dict(source.limits["image"])
-        entry = MediaEntry(connector.placeholder, details, tower.parts.slots, tower.parts.most, limits)
-        return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry
+        return _TOWER, MediaEntry(connector.placeholder, _PICTURES, tower.parts.slots, tower.parts.most, limits)
+
+    def _native_tower(self, connector: Qwen2VLImages, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
+        """The same of one that reads pictures in their own shape."""
+        import onnx
+
+        reader = connector.reader
+        onnx.save(native_tower_graph(reader, weights, self.linears, self.quantization.media), folder / _TOWER["image"])
+        onnx.save(resize_graph(weights, reader.steps.resample), folder / _TOWER[RESIZE])
+        _write_json(folder / _PICTURES, native_details(reader))
+        limits = dict(source.limits["image"])
+        return _TOWER, MediaEntry(connector.placeholder, _PICTURES, 1, self.length, limits)
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What hears: words that are said, or the embeddings of a tower."""
@@ -187,9 +202,9 @@ class MediaWriter:
         name, details = f"{CLIP}.onnx", "media/video.json"
         connector, limits = source.model.connector("video"), dict(source.limits["video"])
         if not isinstance(connector, ClipWords):
-            parts = frame_parts(connector, source.model.connector("image"))
-            _write_json(folder / details, parts.details())
-            return {}, MediaEntry(connector.placeholder, details, parts.slots, self.length, limits)
+            told, least = frame_details(connector, source.model.connector("image"))
+            _write_json(folder / details, told)
+            return {}, MediaEntry(connector.placeholder, details, least, self.length, limits)
         onnx.save(clip_graph(_clip_heads(source), weights, self.quantization.media), folder / name)
         self._write_words(folder / details, {"event": EVENTS, "count": COUNTS})
         return {CLIP: name}, MediaEntry(connector.placeholder, details, 1, self.length, limits)

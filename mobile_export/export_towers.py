@@ -1,8 +1,9 @@
-"""Which multimodal checkpoints are exported with their media, and what is exported of them."""
+"""What of a multimodal checkpoint's media is exported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,32 +12,17 @@ from ..encoders.image import VisionEncoder
 from ..encoders.media import Modality
 from ..fusion.connectors import Connector
 from ..fusion.model import MultimodalModel
-from ..fusion.multimodal import MultimodalFamily
 from ..fusion.multimodal.gemma3 import Gemma3Images
 from ..fusion.multimodal.idefics3 import Idefics3Images
 from ..fusion.multimodal.llava import LlavaImages
 from ..fusion.multimodal.llava_next import LlavaNextImages
+from ..fusion.multimodal.qwen2_vl import Qwen2VLClips, Qwen2VLImages, Reader
 from ..fusion.multimodal.smolvlm import SmolVLMClips
 from ..fusion.multimodal.sounds import SoundConnector
+from .media.native import NATIVE
 from .media.parts import JoinedPicture, PictureParts, PiecedPicture, TiledPicture, WholePicture
 
-__all__ = ["PictureTower", "check_exported", "frame_parts", "picture_tower", "reasons_against"]
-
-# Of each family's modalities, why one is not exported; those that are not named are.
-_REASONS: dict[str, dict[Modality, str]] = {
-    "gemma3": {},
-    "idefics3": {},
-    "llava": {},
-    "llava_next": {},
-    "qwen2_audio": {},
-    "qwen2_vl": {
-        "image": "the decoder's graph has no positions of three axes",
-        "video": "the decoder's graph has no positions of three axes",
-    },
-    "smolvlm": {},
-    "ultravox": {},
-    "voxtral": {},
-}
+__all__ = ["PictureTower", "check_exported", "frame_details", "native_details", "picture_tower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +42,6 @@ class PictureTower:
     parts: PictureParts
     size: tuple[int, int]
     newline: Tensor | None = None
-
-
-def reasons_against(family: MultimodalFamily) -> dict[Modality, str]:
-    """What of a family's modalities is not exported, and why."""
-    known = _REASONS.get(family.name)
-    if known is None:
-        return dict.fromkeys(family.modalities, "nobody wrote it yet")
-    return known
 
 
 def picture_tower(connector: Connector) -> PictureTower:
@@ -101,8 +79,9 @@ def picture_tower(connector: Connector) -> PictureTower:
     return PictureTower(modules, encoder, parts, parts.size, newline)
 
 
-def frame_parts(connector: Connector, pictures: Connector) -> TiledPicture:
-    """How the frames of clips become what the tower of pictures reads.
+def frame_details(connector: Connector, pictures: Connector) -> tuple[dict[str, Any], int]:
+    """How the frames of clips become what the tower of pictures reads, as a bundle's file says it, and the fewest
+    embeddings of a clip.
 
     Args:
         connector: of clips.
@@ -111,27 +90,38 @@ def frame_parts(connector: Connector, pictures: Connector) -> TiledPicture:
     Raises:
         UnsupportedInputError: there is no such tower, or frames are prepared otherwise than pictures.
     """
-    if not isinstance(connector, SmolVLMClips):
+    if isinstance(connector, Qwen2VLClips) and isinstance(pictures, Qwen2VLImages):
+        # Sizes may differ, what is done with pixels may not.
+        steps = [replace(one.reader.steps, budget=None) for one in (connector, pictures)]
+        details, least = native_details(connector.reader), 1
+    elif isinstance(connector, SmolVLMClips):
+        parts = TiledPicture(connector.reader.shown)
+        steps = [one.preprocess.config for one in (connector.reader.encoder, picture_tower(pictures).encoder)]
+        details, least = parts.details(), parts.slots
+    else:
         raise UnsupportedInputError("What reads clips is not exported.", given=type(connector).__name__)
-    parts = TiledPicture(connector.reader.shown)
-    tower, own = picture_tower(pictures), connector.reader.encoder.preprocess.config
-    if own != tower.encoder.preprocess.config:
-        given, expected = str(own), str(tower.encoder.preprocess.config)
+    if steps[0] != steps[1]:
         problem = "Clips whose frames are prepared otherwise than pictures are not exported."
-        raise UnsupportedInputError(problem, given=given, expected=expected)
-    return parts
+        raise UnsupportedInputError(problem, given=str(steps[0]), expected=str(steps[1]))
+    return details, least
+
+
+def native_details(reader: Reader) -> dict[str, Any]:
+    """What a bundle's file says of frames that are read in their own shape."""
+    return NATIVE | asdict(reader.layout)
 
 
 def check_exported(media: MultimodalModel, modality: Modality) -> None:
     """Raises where one of a model's modalities is none that is exported.
 
     Raises:
-        UnsupportedInputError: as `picture_tower` and `frame_parts`.
+        UnsupportedInputError: as `picture_tower` and `frame_details`.
     """
     connector = media.connector(modality)
     if modality == "video":
-        frame_parts(connector, media.connector("image"))
+        frame_details(connector, media.connector("image"))
     elif modality == "image":
-        picture_tower(connector)
+        if not isinstance(connector, Qwen2VLImages):
+            picture_tower(connector)
     elif not isinstance(connector, SoundConnector):
         raise UnsupportedInputError("What hears is not exported.", given=type(connector).__name__)

@@ -95,8 +95,7 @@ def media_reader(bundle: Bundle, media: ExportedMedia) -> Callable[[], Reader]:
 
         def read(tokens: Sequence[int]) -> NDArray[np.float32]:
             if isinstance(tokens, PromptPlan):
-                state.adapted = [float(tokens.adapter is not None)]
-                state.spans = [media.bidirectional(tokens)]
+                state.rows = [media.reading(tokens)]
                 return runner.read(state, media.embed(tokens))[0, -1]
             return runner.read(state, bundle.embeddings(np.array([list(tokens)], np.int64)))[0, -1]
 

@@ -218,26 +218,19 @@ def _whole(
     """What of a multimodal checkpoint is exported besides its decoder.
 
     Raises:
-        OptionError: a modality that is asked for is not exported; says why.
-        UnsupportedInputError: pictures are asked for, and this checkpoint's processor is none that is exported.
+        OptionError: a modality that is asked for is none of the model's, or clips without pictures.
+        UnsupportedInputError: what is asked for is read with what is not exported; says why.
     """
     if checkpoint.media is None:
         return None
     from ..mobile_export.export_media import MediaSource
-    from ..mobile_export.export_towers import check_exported, reasons_against
+    from ..mobile_export.export_towers import check_exported
 
-    family, reasons = checkpoint.media.family, reasons_against(checkpoint.media.family)
+    family = checkpoint.media.family
     _refuse_unknown(modalities, family.modalities)
-    wanted: list[Modality] = [kind for kind in family.modalities if modalities is None or kind in modalities]
-    if "video" in wanted and "image" not in wanted and "video" not in reasons:
+    limits: _Limits = {kind: _LIMITS[kind] for kind in family.modalities if modalities is None or kind in modalities}
+    if "video" in limits and "image" not in limits:
         raise OptionError("Clips are read with what reads pictures.", given="video", expected="image beside video")
-    for kind in wanted:
-        if kind in reasons and modalities is None:
-            tell(f"{kind} is not exported of {family.name}: {reasons[kind]}")
-        elif kind in reasons:
-            problem = f"The bundle of this model cannot read {kind}: of {family.name}, {reasons[kind]}."
-            raise OptionError(problem, given=kind, hint="leave modalities out to export what can be")
-    limits: _Limits = {kind: _LIMITS[kind] for kind in wanted if kind not in reasons}
     if not limits:
         return None
     media = checkpoint_media(checkpoint, decoder, tokenizer)["media"]

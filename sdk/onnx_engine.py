@@ -58,11 +58,11 @@ class OnnxEngine:
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
         fresh = self._new_state(prompt)
-        if fresh.adapted != state.adapted:
+        if fresh.rows[0].adapted != state.rows[0].adapted:
             return fresh, self._read(fresh, prompt), 0
-        state.spans = fresh.spans
-        kept = state.whole(min(kept, len(prompt) - 1))  # logits follow a token that is read
+        kept = fresh.whole(min(kept, len(prompt) - 1))  # logits follow a token that is read
         state.truncate([kept])
+        state.rows = fresh.rows
         return state, self._read(state, prompt, kept), kept
 
     def step(self, state: EngineState, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -72,7 +72,9 @@ class OnnxEngine:
             EngineError: the graph failed.
         """
         assert isinstance(state, RunnerState), "a state belongs to the engine that made it"
-        new = self._embedded_if_needed(_ids([[token] for token in tokens]), needed=any(state.adapted))
+        new = self._embedded_if_needed(
+            _ids([[token] for token in tokens]), needed=any(row.adapted for row in state.rows)
+        )
         return self._decoder_of(new).step(state, new)[:, -1]
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -84,11 +86,10 @@ class OnnxEngine:
         return self._bundle.scores(self._new_state(tokens), self._input(tokens))
 
     def _new_state(self, prompt: Sequence[int]) -> RunnerState:
-        """Of one empty row, adapted as the prompt's plan asks."""
+        """Of one empty row, to be read as the prompt's plan asks."""
         state = RunnerState(self._bundle.shape, 1)
-        if isinstance(prompt, PromptPlan):
-            state.adapted = [float(prompt.adapter is not None)]
-            state.spans = [self.media.bidirectional(prompt) if self.media is not None else ()]
+        if isinstance(prompt, PromptPlan) and self.media is not None:
+            state.rows = [self.media.reading(prompt)]
         return state
 
     def _read(self, state: RunnerState, prompt: Sequence[int], first: int = 0) -> NDArray[np.float32]:

@@ -30,6 +30,7 @@ __all__ = [
     "NativeResolutionConfig",
     "NativeResolutionTransformer",
     "patches_of_frames",
+    "places_of_patches",
     "read_native_resolution_config",
 ]
 
@@ -128,6 +129,18 @@ def patches_of_frames(frames: Tensor, config: NativeResolutionConfig) -> Tensor:
     return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(len(cut), rows * columns, -1)
 
 
+def places_of_patches(grid: tuple[int, int], square: int) -> Tensor:
+    """Row and column int64 [n, 2] of each patch of a time, in the order of `patches_of_frames`.
+
+    Args:
+        grid: rows and columns of patches; their product is n.
+        square: M.
+    """
+    rows, columns = grid
+    places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    return places.reshape(2, rows // square, square, columns // square, square).transpose(2, 3).flatten(1).T
+
+
 class NativeResolutionTransformer(nn.Module):
     """The network, under the names of checkpoints.
 
@@ -141,33 +154,28 @@ class NativeResolutionTransformer(nn.Module):
         self.patch_embed = _PatchEmbeddings(config)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
 
-    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, patches: Tensor, places: Tensor) -> Tensor:
         """Features of times of one size; each sees itself alone.
 
         Args:
             patches: [t, n, C · f · P · P] of `patches_of_frames`.
-            grid: rows and columns of patches; their product is n.
+            places: int64 [n, 2] of `places_of_patches`.
 
         Returns:
             [t, n, D].
         """
         features = self.patch_embed(patches)
-        angles = self._angles(grid).to(features.device)
+        angles = self._angles(places)
         rotary = angles.cos(), angles.sin()
         for block in self.blocks:
             features = block(features, rotary)
         return features
 
-    def _angles(self, grid: tuple[int, int]) -> Tensor:
+    def _angles(self, places: Tensor) -> Tensor:
         """By which each patch's pairs are turned, float32 [n, 1, K / 2]: first by its row, then by its column."""
         pairs = self.config.hidden_size // self.config.heads // 4
         frequencies = 1.0 / self.config.theta ** (torch.arange(pairs, dtype=torch.float32) / pairs)
-        rows, columns = grid
-        square = self.config.square
-        places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
-        places = places.reshape(2, rows // square, square, columns // square, square).transpose(2, 3).flatten(1)
-        row, column = places[:, :, None].float() * frequencies
-        return torch.cat((row, column), dim=-1)[:, None]
+        return (places[..., None].float() * frequencies.to(places.device)).flatten(1)[:, None]
 
 
 class _PatchEmbeddings(nn.Module):

@@ -22,6 +22,7 @@ from ...encoders.image.native_resolution import (
     NativeResolutionConfig,
     NativeResolutionTransformer,
     patches_of_frames,
+    places_of_patches,
     read_native_resolution_config,
 )
 from ...encoders.image.processor_files import image_processor, video_processor
@@ -33,6 +34,7 @@ from ..connectors import Connector
 from ..projector import SquareMerger
 from .base_connector import BaseConnector
 from .family import DECODER_RENAMES, MediaParts, MultimodalFamily
+from .native_layout import NativeLayout
 from .reading import inner_config, placeholder_text
 from .text_config import with_defaults
 from .vision import AT_ONCE
@@ -44,8 +46,6 @@ _IMAGE, _VIDEO = 151_655, 151_656
 _SECTIONS = [16, 24, 24]
 # Steps of a clip's file that are seen to elsewhere: frames are chosen when a file is decoded.
 _SEEN_TO = ("do_sample_frames",)
-_TOKENS = 128_000  # of a clip, by which the reference shares pixels out among its frames
-_SHARE = 0.9
 
 
 class Qwen2VLModules(nn.Module):
@@ -63,8 +63,13 @@ class Qwen2VLModules(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames [F, 3, h, w] → embeddings [L, D] by time, row and column."""
-        grid = self.visual.config.grid(*frames.shape[-2:])
-        return self.merger(self.visual(patches_of_frames(frames, self.visual.config), grid)).flatten(0, 1)
+        config = self.visual.config
+        places = places_of_patches(config.grid(*frames.shape[-2:]), config.square)
+        return self.embedded(patches_of_frames(frames, config), places.to(frames.device))
+
+    def embedded(self, patches: Tensor, places: Tensor) -> Tensor:
+        """Patches [t, n, C · f · P · P] and their places int64 [n, 2] → embeddings [L, D]."""
+        return self.merger(self.visual(patches, places)).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -73,40 +78,27 @@ class Reader:
 
     Attributes:
         modules: tower and projector.
-        steps: from a frame to the tower's input.
-        shared: the budget of pixels of `steps` is cut to an even share of a clip's for each frame.
+        steps: from a frame to the tower's input, but for its size.
+        layout: how frames are resized and counted.
     """
 
     modules: Qwen2VLModules
     steps: PreprocessConfig
-    shared: bool = False
-
-    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Times, rows and columns of the embeddings of frames of this size."""
-        vision = self.modules.visual.config
-        rows, columns = vision.grid(*self._steps(frames).resized(height, width))
-        return -(-frames // vision.frames), rows // vision.square, columns // vision.square
+    layout: NativeLayout
 
     def pixels(self, frames: list[Tensor]) -> Tensor:
         """What the tower reads of frames, uint8 [h, w, 3] each: [F, 3, h, w], resized."""
-        like, preprocess = self.modules.merger.ln_q.weight, Preprocess(self._steps(len(frames)))
+        like = self.modules.merger.ln_q.weight
+        preprocess = Preprocess(replace(self.steps, budget=self.layout.of(len(frames)).budget))
         return torch.stack([preprocess(frame).to(like) for frame in frames])
 
     @torch.inference_mode()
     def embed(self, frames: list[Tensor]) -> Tensor:
         """Embeddings [L, D] of frames, uint8 [h, w, 3] each."""
-        steps = replace(self, steps=self._steps(len(frames)), shared=False)
-        most = AT_ONCE * self.modules.visual.config.frames  # whose pixels are held
+        whole = replace(self, layout=self.layout.of(len(frames)))
+        most = AT_ONCE * self.layout.frames  # whose pixels are held
         parts = [frames[first : first + most] for first in range(0, len(frames), most)]
-        return torch.cat([self.modules(steps.pixels(part)) for part in parts])
-
-    def _steps(self, frames: int) -> PreprocessConfig:
-        budget = self.steps.budget
-        if not self.shared or budget is None:
-            return self.steps
-        pixels = int(_TOKENS * budget.unit**2 * _SHARE) * self.modules.visual.config.frames // frames
-        most = max(min(budget.most, pixels), int(budget.least * 1.05))
-        return replace(self.steps, budget=replace(budget, most=most))
+        return torch.cat([self.modules(whole.pixels(part)) for part in parts])
 
 
 class Qwen2VLImages(BaseConnector):
@@ -124,7 +116,7 @@ class Qwen2VLImages(BaseConnector):
     def grid(self, media: Media) -> tuple[int, int, int]:
         """One time, rows and columns."""
         assert isinstance(media, ImageData), "images alone come here"
-        return self.reader.grid(1, media.height, media.width)
+        return self.reader.layout.grid(1, media.height, media.width)
 
     def layout(self, media: Media) -> str:
         """A placeholder for each cell of the grid."""
@@ -151,7 +143,7 @@ class Qwen2VLClips(BaseConnector):
     def grid(self, media: Media) -> tuple[int, int, int]:
         """Times, rows and columns."""
         assert isinstance(media, VideoData), "clips alone come here"
-        return self.reader.grid(*media.frames.shape[:3])
+        return self.reader.layout.grid(*media.frames.shape[:3])
 
     def layout(self, media: Media) -> str:
         """A placeholder for each cell of the grid."""
@@ -191,15 +183,14 @@ def _connectors(parts: MediaParts) -> Mapping[Modality, Callable[[], Connector]]
     modules = parts.modules
     assert isinstance(modules, Qwen2VLModules), "made by this family"
     clip_file = video_processor(parts.directory) or {}
-    pictures = Reader(modules, _steps(image_processor(parts.directory), "Qwen2VLImageProcessor", modules))
-    steps = _steps(clip_file, "Qwen2VLVideoProcessor", modules)
-    clips = Reader(modules, steps, shared=clip_file.get("cap_pixels_per_frame") is True)
+    pictures = _reader(image_processor(parts.directory), "Qwen2VLImageProcessor", modules)
+    clips = _reader(clip_file, "Qwen2VLVideoProcessor", modules, shared=clip_file.get("cap_pixels_per_frame") is True)
     image = placeholder_text(parts, "image_token_id", default=_IMAGE)
     video = placeholder_text(parts, "video_token_id", default=_VIDEO)
     return {"image": lambda: Qwen2VLImages(pictures, image), "video": lambda: Qwen2VLClips(clips, video)}
 
 
-def _steps(processor: Mapping[str, Any] | None, kind: str, modules: Qwen2VLModules) -> PreprocessConfig:
+def _reader(processor: Mapping[str, Any] | None, kind: str, modules: Qwen2VLModules, *, shared: bool = False) -> Reader:
     """What a processor's file asks for; its kind is known, whatever it says."""
     given = {name: value for name, value in (processor or {}).items() if name not in _SEEN_TO}
     steps, vision = read_preprocess_config(given | {"image_processor_type": kind}, None), modules.visual.config
@@ -211,7 +202,7 @@ def _steps(processor: Mapping[str, Any] | None, kind: str, modules: Qwen2VLModul
             given=f"{side}, {shortened(frames)} frames at once",
             expected=f"sides in steps of {unit}, {vision.frames} frames",
         )
-    return steps
+    return Reader(modules, steps, NativeLayout(steps.budget, vision.frames, shared))
 
 
 FAMILY = MultimodalFamily(

@@ -3,6 +3,7 @@
 from .builder import Graph
 from .clips import clip_graph
 from .decoder import DecoderGraph, decoder_graph, embedding_graph
+from .native_resolution import native_tower_graph
 from .pictures import picture_graph
 from .resize import resize_graph
 from .sounds import SoundGraphs, spectrum_graph
@@ -18,6 +19,7 @@ __all__ = [
     "decoder_graph",
     "embedding_graph",
     "listener_graph",
+    "native_tower_graph",
     "picture_graph",
     "resize_graph",
     "spectrum_graph",

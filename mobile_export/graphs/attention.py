@@ -1,7 +1,7 @@
 """Attention over a key/value buffer in a graph: ONNX Runtime's fused operator, or standard ones where it cannot.
 
 Legend: B rows, T new positions, C positions that the buffer holds, H heads, Hkv key/value heads, G = H / Hkv, d head
-size, r rotated dimensions.
+size, r rotated dimensions, A axes of a position.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class AttentionWriter:
         total: value int32 []: the most of them, plus one.
         ends: value int64 [B, T]: one behind the last later position that each new one sees, 0 for none; "" where none
             sees any.
+        axes: value int64 [A, B, T]: time, row and column of each new position, by which it is rotated; "" where it is
+            counted alone.
         bucketed: biases on scores that all layers share, or None.
         ranges: how large each layer's keys and values get, which are then kept in 8 bits; None to keep them as floats.
         widens: those of 8 bits are widened before they are used, and there is one row. For many new positions at once:
@@ -56,6 +58,7 @@ class AttentionWriter:
     lengths: str
     total: str
     ends: str = ""
+    axes: str = ""
     bucketed: BucketedBias | None = None
     ranges: Sequence[CacheRange] | None = None
     widens: bool = False
@@ -124,7 +127,7 @@ class AttentionWriter:
     def _fits_fused(self, number: int) -> bool:
         if self.ends:  # the fused operator sees nothing later
             return False
-        config, rope = self.config, self.config.layer_rope(number)
+        config, rope = self.config, None if self.axes else self.config.layer_rope(number)
         if config.positions in ("bucketed", "relative"):
             return False
         sizes = [config.head_size // 2, rope.dimensions // 2] if rope is not None else [config.head_size]
@@ -149,6 +152,10 @@ class AttentionWriter:
 
     def _fused(self, whole: str, parts: list[str] | None, number: int, past: list[str], present: list[str]) -> str:
         config, rope, window = self.config, self.config.layer_rope(number), self.config.layer_window(number)
+        if self.axes:  # the operator rotates by counted positions alone
+            query, key, value = parts or self._split(whole)
+            turned = (self._together(self._turned(self._apart(part), number)) for part in (query, key))
+            parts, rope = [*turned, value], None
         out = f"attended.{number}"
         extra: dict[str, Any] = {}
         inputs = [*(parts or [whole, "", ""]), *past, self.lengths, self.total]
@@ -253,6 +260,10 @@ class AttentionWriter:
         """[B, T, heads · d] → [B, T, heads, d]."""
         return self.graph.op("Reshape", x, self.graph.constant([0, 0, -1, self.config.head_size], np.int64))
 
+    def _together(self, x: str) -> str:
+        """[B, T, heads, d] → [B, T, heads · d]."""
+        return self.graph.op("Reshape", x, self.graph.constant([0, 0, -1], np.int64))
+
     def _heads_first(self, x: str, shape: list[int], order: list[int]) -> str:
         return self.graph.op("Transpose", self.graph.op("Reshape", x, self.graph.constant(shape, np.int64)), perm=order)
 
@@ -278,8 +289,8 @@ class AttentionWriter:
         if rope is None:
             return x
         if rope not in self._rotary:
-            tables = (graph.op("Gather", table, places, axis=0) for table in self._table(rope))
-            cos, sin = (graph.op("Unsqueeze", values, graph.constant([2], np.int64)) for values in tables)
+            found = (self._looked_up(table, places, rope) for table in self._table(rope))
+            cos, sin = (graph.op("Unsqueeze", values, graph.constant([2], np.int64)) for values in found)
             self._rotary[rope] = cos, sin
         cos, sin = self._rotary[rope]
         half = rope.dimensions // 2
@@ -288,6 +299,18 @@ class AttentionWriter:
         left = graph.op("Sub", graph.op("Mul", first, cos), graph.op("Mul", second, sin))
         right = graph.op("Add", graph.op("Mul", second, cos), graph.op("Mul", first, sin))
         return graph.op("Concat", left, right, *rest, axis=-1)
+
+    def _looked_up(self, table: str, places: str, rope: Rope) -> str:
+        """A table [context, r / 2] at the new positions, float32 [B, T, r / 2]."""
+        graph = self.graph
+        if not (self.axes and rope.sections):
+            return graph.op("Gather", table, places, axis=0)
+        pairs = np.repeat(np.arange(len(rope.sections)), rope.sections)  # the axis that each turns by
+        rows = graph.op(
+            "Transpose", graph.op("Gather", self.axes, graph.constant(pairs, np.int64), axis=0), perm=[1, 2, 0]
+        )
+        flat = graph.op("Reshape", rows, graph.constant([-1, len(pairs)], np.int64))
+        return graph.op("Reshape", graph.op("GatherElements", table, flat, axis=0), graph.op("Shape", rows))
 
     def _visible(self, number: int, keys: str) -> str:
         """bool [B, 1, 1, T, C]: which places of the buffer each new position sees."""

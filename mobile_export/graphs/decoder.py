@@ -41,7 +41,8 @@ class DecoderGraph:
 
     Attributes:
         embedded: it takes ``inputs_embeds`` [B, T, D] in place of ``input_ids``: for prompts with media. If the decoder
-            has an adapter, ``adapter_scale`` [B] says how strongly it acts on each row: 0 or 1.
+            has an adapter, ``adapter_scale`` [B] says how strongly it acts on each row: 0 or 1. If its positions have
+            axes (M-RoPE), ``position_ids`` int64 [3, B, T] are time, row and column of each new one.
         both_ways: it takes ``seen_until`` int64 [B, T], too: one behind the last later position that each new one sees,
             0 for none. All of these are read in the same pass.
         all_logits: of all T positions rather than of the last.
@@ -129,10 +130,12 @@ class _Writer:
         total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
         shape = ("batch_size", "sequence_length")
         ends = graph.input("seen_until", np.int64, shape) if self.kind.both_ways else ""
-        biases = self.decoder.model.position_bias
-        self.attention = AttentionWriter(
-            graph, config, self.norms, self.kind.context_length, lengths, total, ends, biases, self._ranges(), self.kind.many
-        )
+        # Of texts all axes are equal: positions as they are counted.
+        sections = config.rope.sections if config.rope is not None and self.kind.embedded else ()
+        axes = graph.input("position_ids", np.int64, (len(sections), *shape)) if sections else ""
+        options: dict[str, Any] = {"ends": ends, "axes": axes, "bucketed": self.decoder.model.position_bias}
+        options |= {"ranges": self._ranges(), "widens": self.kind.many}
+        self.attention = AttentionWriter(graph, config, self.norms, self.kind.context_length, lengths, total, **options)
         if config.positions == "learned":
             hidden = graph.op("Add", hidden, self._learned(hidden))
         for number, block in enumerate(self.decoder.model.layers):

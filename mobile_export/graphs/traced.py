@@ -2,7 +2,8 @@
 
 `torch.export` traces the module. What depends on no input is computed here and kept as a constant; if it is large, the
 graph computes it, where its operator is known. Of the rest, each operator becomes the one of ONNX with the same
-meaning, or a few. Sizes may be symbols where only products, ranges and arithmetic see them; elsewhere they are fixed.
+meaning, or a few. Sizes may be symbols where only products, ranges, arithmetic and attention see them, one of a tensor
+where its shape changes; elsewhere they are fixed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ...encoders.errors import UnsupportedInputError
 from ..quantization.plan import Storage
-from .builder import Graph
+from .builder import MICROSOFT, Graph
 from .linear import LinearWriter, float_array
 
 __all__ = ["Argument", "write_traced"]
@@ -376,6 +377,13 @@ def _chunks(writer: _Writer, node: Any) -> tuple[str, ...]:
     return writer.graph.ops("Split", writer.value(x), writer.integers(sizes), count=len(sizes), axis=axis)
 
 
+def _unbound(writer: _Writer, node: Any) -> tuple[str, ...]:
+    x, axis = node.args[0], node.args[1] if len(node.args) > 1 else 0
+    count = len(node.meta["val"])
+    parts = writer.graph.ops("Split", writer.value(x), count=count, axis=axis, num_outputs=count)
+    return tuple(writer.graph.op("Squeeze", part, writer.integers([axis])) for part in parts)
+
+
 def _gathered(writer: _Writer, node: Any) -> str:
     x, axis, places = node.args
     return writer.graph.op("GatherElements", writer.value(x), writer.value(places), axis=axis)
@@ -440,6 +448,8 @@ def _attended(writer: _Writer, node: Any) -> str:
     options = dict(zip(("attn_mask", "dropout_p", "is_causal"), more, strict=False)) | node.kwargs
     mask = options.pop("attn_mask", None)
     assert not any(options.values()), "without dropout or a scale"
+    if mask is None and not _is_fixed(node):
+        return _attended_in_tiles(writer, node)
     graph, last = writer.graph, _rank(node) - 1
     turned = graph.op("Transpose", writer.value(key), perm=[*range(last - 1), last, last - 1])
     # Queries are fewer numbers than scores.
@@ -449,6 +459,16 @@ def _attended(writer: _Writer, node: Any) -> str:
         assert _dtype(mask).is_floating_point, "a mask that is added"
         scores = graph.op("Add", scores, writer.value(mask))
     return graph.op("MatMul", graph.op("Softmax", scores, axis=-1), writer.value(value))
+
+
+def _attended_in_tiles(writer: _Writer, node: Any) -> str:
+    """The same of [B, N, T, K] for any T: the scores of all places at once could need any memory."""
+    graph, heads = writer.graph, node.meta["val"].shape[1]
+    sides = [graph.op("Transpose", writer.value(one), perm=[0, 2, 1, 3]) for one in node.args[:3]]
+    flat = [graph.op("Reshape", one, writer.integers([0, 0, -1])) for one in sides]
+    out = graph.op("MultiHeadAttention", *flat, domain=MICROSOFT, num_heads=heads)
+    apart = graph.op("Reshape", out, writer.integers([0, 0, heads, -1]))
+    return graph.op("Transpose", apart, perm=[0, 2, 1, 3])
 
 
 def _convolution(writer: _Writer, node: Any) -> str:
@@ -544,6 +564,8 @@ _OPERATORS: dict[str, _Operator] = {
     "__and__": _binary("And"),
     "bitwise_and": _binary("And"),
     "abs": _unary("Abs"),
+    "cos": _unary("Cos"),
+    "sin": _unary("Sin"),
     "sign": _unary("Sign"),
     "tanh": _unary("Tanh"),
     "reciprocal": _unary("Reciprocal"),
@@ -584,6 +606,7 @@ _OPERATORS: dict[str, _Operator] = {
     "stack": _stacked,
     "chunk": _chunks,
     "split": _chunks,
+    "unbind": _unbound,
     "gather": _gathered,
     "index": _indexed,
     "unfold": _windows,

@@ -15,8 +15,10 @@ from ...fusion.connectors.clip_choice import COUNTS, EVENTS
 from ...fusion.connectors.clip_words import ClipWords
 from ...fusion.connectors.connector import Connector
 from ...fusion.connectors.transcript_words import TranscriptWords
+from ...fusion.multimodal.native_layout import read_native_layout
 from .clips import ExportedClipReader
 from .heard import ExportedSounds, ExportedStandIns, read_sound_plan
+from .native import NATIVE, ExportedNative, NativeReader
 from .parts import read_parts
 from .pictures import ExportedPictures
 from .reader import ExportedMedia
@@ -35,7 +37,7 @@ SOUNDS = "audio"
 SOUND_ROLES = ("audio-spectrum", "audio-encoder", "audio-decoder")
 #: Role of the graph that says what happens between two frames of a clip.
 CLIP = "clip"
-#: Role of the graph that resizes pictures for a tower that reads them part by part.
+#: Role of the graph that resizes pictures for a tower.
 RESIZE = "image-resize"
 _MOST = 1 << 20  # frames or tokens of a window, tokens of a vocabulary
 
@@ -82,7 +84,7 @@ class _Opened:
 
     @property
     def has_tower(self) -> bool:
-        """Whether pictures are read part by part."""
+        """Whether pictures are read by one."""
         return RESIZE in self.graphs
 
     def heard(self) -> ExportedSounds:
@@ -96,24 +98,35 @@ class _Opened:
         options: dict[str, Any] = {"mark": mark, "around": tuple(texts[1:3])}
         return ExportedSounds(*parts, **options) if stand_in is None else ExportedStandIns(stand_in, *parts, **options)
 
-    def tower(self) -> ExportedTower:
+    def tower(self) -> Connector:
         placeholder, details = self._media["image"].placeholder, self._details("image")
+        if NATIVE.items() <= details.items():
+            return self._native("image", details)
         mark = details.get("mark")
         if not isinstance(mark, str):
             raise CheckpointError("The bundle does not say what stands for a picture.", given=shortened(mark))
         return ExportedTower(self._parts(details, placeholder), placeholder, mark)
 
-    def frames(self) -> ExportedFrames:
-        placeholder = self._media["video"].placeholder
-        return ExportedFrames(self._parts(self._details("video"), placeholder), placeholder)
+    def frames(self) -> Connector:
+        placeholder, details = self._media["video"].placeholder, self._details("video")
+        if NATIVE.items() <= details.items():
+            return self._native("video", details)
+        return ExportedFrames(self._parts(details, placeholder), placeholder)
 
     def sees_both_ways(self, modality: Modality) -> bool:
         """Whether the decoder's positions of an item see each other both ways."""
         return self.has_tower and self._details(modality).get("both_ways") is True
 
+    def _native(self, modality: Modality, details: Mapping[str, Any]) -> ExportedNative:
+        reader = NativeReader(*self._tower_sessions(), read_native_layout(details))
+        return ExportedNative(modality, reader, self._media[modality].placeholder)
+
     def _parts(self, details: Mapping[str, Any], placeholder: str) -> PartReader:
-        resizing, reading = (self._bundle.session(role) for role in (RESIZE, "image"))
-        return PartReader(resizing, reading, read_parts(details, placeholder))
+        return PartReader(*self._tower_sessions(), read_parts(details, placeholder))
+
+    def _tower_sessions(self) -> tuple[Any, Any]:
+        """Of the graph that resizes, and of the one that reads."""
+        return self._bundle.session(RESIZE), self._bundle.session("image")
 
     def _details(self, modality: Modality) -> dict[str, Any]:
         return read_json(self._bundle.path / self._media[modality].details)

@@ -14,6 +14,7 @@ from ...encoders.media import Modality
 from ...fusion.connectors.connector import Connector
 from ...fusion.plan import MediaSpan, PromptPlan
 from ...fusion.planning import MediaPlanner, tokens_to_embed
+from ..decoder_runner import RowReading
 
 __all__ = ["ExportedMedia"]
 
@@ -39,6 +40,10 @@ class ExportedMedia(MediaPlanner):
     ) -> None:
         super().__init__(connectors, adapter=adapter, both_ways=both_ways)
         self._table = table
+
+    def reading(self, plan: PromptPlan) -> RowReading:
+        """How the decoder reads a plan."""
+        return RowReading(float(plan.adapter is not None), self.bidirectional(plan), self.axes(plan))
 
     def embed(self, plan: PromptPlan) -> Floats:
         """Embeddings [1, T, D] of a plan: the decoder's own for tokens, the connectors' for media.

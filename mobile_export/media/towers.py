@@ -16,7 +16,7 @@ from ...encoders.media import ImageData, Media, Modality, VideoData
 from ...fusion.multimodal.clip_text import clip_text
 from .parts import PictureParts, Pixels
 
-__all__ = ["ExportedFrames", "ExportedTower", "PartReader"]
+__all__ = ["ExportedFrames", "ExportedTower", "PartReader", "resized", "run"]
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class PartReader:
         """
         # One by one: a batch would gain nothing on a processor and need memory in proportion to the parts.
         parts = self.parts.parts(pixels.transpose(2, 0, 1), self._resized)
-        read = [_run(self._reading, {"pixels": _last(part)}) for part in parts]
+        read = [run(self._reading, {"pixels": _last(part)}) for part in parts]
         order = self.parts.order(*pixels.shape[:2])
         embedded = [found[0] for found in read]
         if order is None:
@@ -60,10 +60,7 @@ class PartReader:
         return np.concatenate([*embedded, newline[None]])[order]
 
     def _resized(self, image: Pixels, height: int, width: int) -> Pixels:
-        if image.shape[1:] == (height, width):
-            return image
-        size = np.array([height, width], np.int64)
-        return _run(self._resizing, {"pixels": _last(image), "size": size})[0].transpose(2, 0, 1)
+        return resized(self._resizing, _last(image), height, width).transpose(2, 0, 1)
 
 
 class ExportedTower:
@@ -141,13 +138,35 @@ class ExportedFrames:
         return np.concatenate([self._reader.embed(frame) for frame in media.frames])
 
 
-def _last(image: Pixels) -> Pixels:
-    """[3, h, w] → [h, w, 3]."""
-    return np.ascontiguousarray(image.transpose(1, 2, 0))
+def resized(session: Any, pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A picture uint8 [H, W, 3] of another height and width, as it is if it has them.
+
+    Args:
+        session: of the graph that resizes.
+        pixels: of the picture.
+        height, width: wanted.
+
+    Raises:
+        EngineError: the graph failed.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    inputs = {"pixels": np.ascontiguousarray(pixels), "size": np.array([height, width], np.int64)}
+    return run(session, inputs)[0]
 
 
-def _run(session: Any, inputs: Mapping[str, NDArray]) -> list[Any]:
+def run(session: Any, inputs: Mapping[str, NDArray]) -> list[Any]:
+    """What a graph that reads pictures gives.
+
+    Raises:
+        EngineError: it failed.
+    """
     try:
         return session.run(None, inputs)
     except Exception as error:  # onnxruntime's own classes derive from nothing narrower
         raise EngineError("A graph that reads pictures failed.", given=str(error)[:300]) from error
+
+
+def _last(image: Pixels) -> Pixels:
+    """[3, h, w] → [h, w, 3]."""
+    return np.ascontiguousarray(image.transpose(1, 2, 0))

@@ -13,8 +13,9 @@ from transformers.models.smolvlm import processing_smolvlm
 
 from ..fusion.multimodal.conftest import TEXT, TOWER, tokenizer
 from ..fusion.multimodal.hearing import model_of
+from ..fusion.multimodal.native import qwen2_vl_model
 
-__all__ = ["small_gemma3", "small_idefics3", "small_listener", "small_llava", "small_llava_next"]
+__all__ = ["small_gemma3", "small_idefics3", "small_listener", "small_llava", "small_llava_next", "small_qwen2_vl"]
 
 _CLIP = {"size": {"shortest_edge": 35}, "crop_size": {"height": 35, "width": 35}}
 _LLAVA: dict[str, tuple[str, str, tuple[str, dict[str, Any]], dict[str, Any]]] = {
@@ -123,6 +124,11 @@ def small_gemma3(folder: Path, *, pieces: bool = False) -> Path:
     processor = transformers.Gemma3Processor(images, words, template, image_seq_length=9)
     images.do_pan_and_scan = pieces  # the whole takes for granted that it is off
     return _saved(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
+
+
+def small_qwen2_vl(folder: Path, case: str) -> Path:
+    """Qwen2-VL, whose tower reads pictures in their own shape and whose decoder's positions have three axes."""
+    return _saved(folder, *qwen2_vl_model(case, tokenizer, TEXT))
 
 
 def small_listener(folder: Path, case: str) -> Path:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from sensorium import sdk
 from sensorium.fusion.checkpoints import load_decoder
-from sensorium.fusion.config import DecoderConfig
+from sensorium.fusion.config import DecoderConfig, Rope
 from sensorium.fusion.decoder import Decoder
-from sensorium.mobile_export.decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
+from sensorium.mobile_export.decoder_runner import DecoderRunner, DecoderShape, RowReading, RunnerState, open_session
 from sensorium.mobile_export.graphs import DecoderGraph, WeightFile, decoder_graph
 from sensorium.mobile_export.graphs.linear import LinearWriter
 from sensorium.mobile_export.quantization import QUANTIZATIONS
@@ -79,6 +79,48 @@ def test_positions_that_act_on_scores_fall_back_to_standard_operators(
     with torch.inference_mode():
         expected = decoder(tokens)[0, -1].numpy()
     assert relative(runner.read(runner.new_state(), tokens.numpy(), chunk=64)[0, 0], expected) <= 1e-5
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("size", "sections"), [(10, (1, 0, 4)), (16, (2, 1, 5))])
+def test_positions_of_three_axes_rotate_as_with_torch(size: int, sections: tuple[int, ...], tmp_path: Path) -> None:
+    """M-RoPE in chunks and in rows of different lengths; a layer has a window, another no rotation."""
+    config = DecoderConfig(
+        family="sensorium",
+        vocabulary_size=37,
+        hidden_size=48,
+        layers=3,
+        heads=6,
+        kv_heads=2,
+        head_size=size,
+        mlp_size=40,
+        context_length=64,
+        window=7,
+        layer_attention=("full", "sliding", "full"),
+        layers_without_rope=frozenset({2}),
+        rope=Rope(dimensions=size, sections=sections),
+    )
+    torch.manual_seed(5)
+    decoder = Decoder(config).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens, axes = torch.randint(0, 37, (2, LENGTH)), torch.randint(0, 60, (3, 2, LENGTH))
+    expected, embedded = decoder(tokens, positions=axes).numpy(), decoder.embed(tokens).numpy()
+    runner = runner_of(decoder, tmp_path, embedded=True, all_logits=True)
+    graph = onnx.load(tmp_path / "embedded-all_logits.onnx", load_external_data=False).graph
+    assert any(node.op_type == "GroupQueryAttention" for node in graph.node) == (size == 16)
+    states = []
+    for row, cut in enumerate((9, 5)):
+        state = runner.new_state()
+        state.rows = [RowReading(axes=axes[:, row].numpy())]
+        for first, last in ((0, 4), (4, cut)):
+            found = runner.step(state, embedded[row : row + 1, first:last])
+            assert relative(found[0], expected[row, first:last]) <= 1e-5
+        states.append(state)
+    joined = RunnerState.join(states)
+    for step in range(11):
+        found = runner.step(joined, np.stack([embedded[0, 9 + step], embedded[1, 5 + step]])[:, None])
+        assert relative(found[:, 0], np.stack([expected[0, 9 + step], expected[1, 5 + step]])) <= 1e-5
 
 
 def check(case: str, tmp_path: Path, *, fused: bool) -> None:

@@ -14,9 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from sensorium import sdk
-from sensorium.fusion.multimodal import multimodal_family
 from sensorium.mobile_export.bundle import file_entries, read_manifest, write_manifest
-from sensorium.mobile_export.export_towers import reasons_against
 
 from .small_towers import small_listener
 
@@ -108,13 +106,3 @@ def test_towers_follow_the_plan_of_fewer_bits(tmp_path: Path) -> None:
     graph = onnx.load(tmp_path / "out" / "audio_encoder.onnx", load_external_data=False).graph
     # Six linear layers in each block, and two of the projector.
     assert [node.op_type for node in graph.node].count("MatMulNBits") % 6 == 2
-
-
-def test_families_without_a_graph_say_why() -> None:
-    family = multimodal_family({"model_type": "qwen2_vl"})
-    assert family is not None
-    assert reasons_against(family) == dict.fromkeys(
-        ("image", "video"), "the decoder's graph has no positions of three axes"
-    )
-    unknown = replace(family, name="nobody")
-    assert reasons_against(unknown) == dict.fromkeys(("image", "video"), "nobody wrote it yet")

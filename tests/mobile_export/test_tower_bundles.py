@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,11 +19,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from sensorium import sdk
+from sensorium.encoders.image.config import PixelBudget
+from sensorium.encoders.media import Modality
+from sensorium.fusion.multimodal.native_layout import NativeLayout, read_native_layout
 from sensorium.mobile_export.bundle import file_entries, read_manifest, write_manifest
-from sensorium.mobile_export.decoder_runner import DecoderShape, RunnerState
+from sensorium.mobile_export.decoder_runner import DecoderShape, RowReading, RunnerState
+from sensorium.mobile_export.export_towers import check_exported
 from skimage import data
 
-from .small_towers import small_gemma3, small_idefics3, small_llava, small_llava_next
+from .small_towers import small_gemma3, small_idefics3, small_llava, small_llava_next, small_qwen2_vl
 
 Pair: TypeAlias = tuple[sdk.Model, sdk.Model, Path]
 CASES: dict[str, Callable[[Path], Path]] = {
@@ -33,7 +39,9 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "gemma3-pieces": lambda folder: small_gemma3(folder, pieces=True),
     "idefics3": small_idefics3,
     "smolvlm-uncut": lambda folder: small_idefics3(folder, kind="SmolVLM", longest=50, factor=2, cuts=False),
+    **{f"qwen2-vl-{case}": partial(small_qwen2_vl, case=case) for case in ("pairs", "thirds", "fused", "sliding")},
 }
+QWEN2_VL = [name for name in CASES if name.startswith("qwen2-vl")]
 
 
 def photos() -> list[NDArray[np.uint8]]:
@@ -61,7 +69,7 @@ def assert_same(theirs: sdk.Model, ours: sdk.Model, *parts: sdk.Part) -> None:
 
 def test_pictures_are_read_as_with_torch(pair: Pair) -> None:
     shown = {pair[0].encode(sdk.Image(photo)).items[0].slots for photo in photos()}
-    assert (len(shown) > 1) == any(name in str(pair[2]) for name in ("next", "pieces", "idefics3"))
+    assert (len(shown) > 1) == any(name in str(pair[2]) for name in ("next", "pieces", "idefics3", "qwen2"))
     for photo in photos():
         assert_same(*pair[:2], "What is this?", sdk.Image(photo))
     first, second, *_ = map(sdk.Image, photos())
@@ -88,14 +96,14 @@ def test_passes_keep_runs_whole() -> None:
     """``0123[456]78[9ABCD]E``, behind two positions that are there already, four at a time."""
     state = RunnerState(DecoderShape(1, 1, 1, 1, 99), 1)
     state.advance(2)
-    state.spans = [((6, 9), (11, 16))]
+    state.rows = [RowReading(spans=((6, 9), (11, 16)))]
     assert state.passes(15, 4) == [(0, 4), (4, 8), (8, 9), (9, 14), (14, 15)]
     assert state.passes(15, 5) == [(0, 4), (4, 9), (9, 14), (14, 15)]
     assert state.seen_until(7).tolist() == [[0, 0, 0, 0, 9, 9, 9]]
     assert [state.whole(place) for place in (5, 6, 8, 9, 12)] == [5, 6, 6, 9, 11]
 
 
-@pytest.mark.parametrize("pair", ["smolvlm-uncut"], indirect=True)
+@pytest.mark.parametrize("pair", ["smolvlm-uncut", *QWEN2_VL], indirect=True)
 def test_clips_are_watched_as_with_torch(pair: Pair) -> None:
     frames = np.stack([photos()[1][at : at + 41, :50] for at in (0, 9, 31)])
     clip = sdk.Video(frames, timestamps=[0.0, 0.5, 62.25])
@@ -103,15 +111,75 @@ def test_clips_are_watched_as_with_torch(pair: Pair) -> None:
     assert_same(*pair[:2], clip)
 
 
+@pytest.mark.parametrize("pair", QWEN2_VL, indirect=True)
+def test_places_of_three_axes_are_those_of_torch(pair: Pair) -> None:
+    theirs, ours, folder = pair
+    kinds = {node.op_type for node in onnx.load(folder / "media.onnx", load_external_data=False).graph.node}
+    assert ("GroupQueryAttention" in kinds) == ("fused" in str(folder))
+    wide, tall, tiny, *_ = photos()
+    for shape in ((wide[:23], tall), (wide[:, :9],), (tall[:61, :59], tiny, wide[3:60:2, 5:190:3])):
+        assert_same(theirs, ours, "One", *map(sdk.Image, shape), "two?")
+    clip = sdk.Video(np.stack([tall[at : at + 61, :23] for at in range(0, 75, 3)]), timestamps=np.arange(25) / 2)
+    assert_same(theirs, ours, "Before", clip, "behind", sdk.Image(wide), "what?")  # more times than rows and columns
+    for place in (480, 511, 560):  # a pass ends at 512 positions
+        assert_same(theirs, ours, "#" * place, sdk.Image(wide), "What?")
+
+
+@pytest.mark.parametrize("pair", ["qwen2-vl-pairs", "qwen2-vl-fused"], indirect=True)
+def test_rows_and_turns_keep_their_places(pair: Pair) -> None:
+    theirs, ours, _ = pair
+    wide, tall, *_ = map(sdk.Image, photos())
+    clip = sdk.Video(np.stack([photos()[1][at : at + 41, :50] for at in (0, 9, 31)]), timestamps=[0.0, 0.5, 2.25])
+    first = {"role": "user", "content": [wide, "What is this?"]}
+    again = [first, {"role": "assistant", "content": "A cup."}, {"role": "user", "content": ["And this?", tall]}]
+    prompts = [[first], again, [{"role": "user", "content": "A text alone."}]]
+    prompts += [[{"role": "user", "content": [clip, "What happens?", tall]}], [*again[:2], prompts[2][0]]]
+    alone = [theirs.ask(prompt, max_new_tokens=9).tokens for prompt in prompts]
+    assert len(set(alone)) > 2
+    assert [result.tokens for result in ours.batch(prompts, max_new_tokens=9)] == alone
+    caches = sdk.PrefixCache(), sdk.PrefixCache()
+    for prompt, tokens in zip(prompts, alone, strict=True):
+        found, expected = (
+            model.ask(prompt, max_new_tokens=9, prefix_cache=cache)
+            for model, cache in zip((ours, theirs), caches, strict=True)
+        )
+        assert found.tokens == expected.tokens == tokens
+        assert found.usage.cached_tokens == expected.usage.cached_tokens
+
+
+def test_places_follow_the_largest_before() -> None:
+    """A picture of 2 x 3 cells behind two tokens, and what stands behind it: 0 1 [2 2 2 2 2 2] 5 6 …"""
+    grid = np.concatenate((np.full((3, 2), (0, 1)), 2 + np.indices((1, 2, 3)).reshape(3, -1)), axis=1)
+    row = RowReading(axes=grid)
+    assert row.places(1, 5).tolist() == [[1, 2, 2, 2], [1, 2, 2, 2], [1, 2, 3, 4]]
+    assert row.places(6, 10).tolist() == [[2, 2, 5, 6], [3, 3, 5, 6], [3, 4, 5, 6]]
+    assert row.places(11, 12).tolist() == [[8]] * 3
+    assert row.cut(4).places(3, 6).tolist() == [[2, 4, 5], [2, 4, 5], [3, 4, 5]]
+    assert RowReading().places(3, 5).tolist() == [[3, 4]] * 3
+    first, second = (RunnerState(DecoderShape(1, 1, 1, 1, 99), 1) for _ in range(2))
+    first.rows = [row]
+    first.advance(8)
+    second.advance(3)
+    joined = RunnerState.join([first, second])
+    assert joined.places(2)[0].tolist() == [[5, 6], [3, 4]]
+    joined.select([1, 0, 1])
+    assert joined.places(1)[2].tolist() == [[3], [5], [3]]
+    joined.truncate([2, 4, 3])
+    assert joined.places(1)[2].tolist() == [[2], [4], [3]]
+
+
 def test_a_bundle_proves_itself_and_says_what_it_reads(pair: Pair) -> None:
     found = sdk.verify(pair[2])
-    kinds = ["image", "video"] if "smolvlm" in pair[2].parent.name else ["image"]
+    native = "qwen2" in pair[2].parent.name
+    kinds = ["image", "video"] if native or "smolvlm" in pair[2].parent.name else ["image"]
     assert found.passed and [one.name.partition(":")[0] for one in found.goldens[-len(kinds) :]] == kinds
     assert all(golden.same_tokens == golden.tokens for golden in found.goldens)
     entry, graphs = found.manifest.media["image"], found.manifest.interfaces
     assert found.manifest.modalities == pair[1].modalities == ("text", *kinds)
     assert graphs["image-resize"]["inputs"] == {"pixels": "uint8 [height, width, 3]", "size": "int64 [2]"}
-    assert graphs["image"]["outputs"]["embeddings"] == f"float32 [{entry.least}, 30]"
+    sizes = graphs["embedding"]["outputs"]["inputs_embeds"].rpartition(", ")[2]
+    count = "embeddings" if native else entry.least
+    assert graphs["image"]["outputs"]["embeddings"] == f"float32 [{count}, {sizes}"
     slots = [pair[0].encode(sdk.Image(photo)).items[0].slots for photo in photos()]
     assert entry.least <= min(slots) and max(slots) <= entry.most
 
@@ -125,8 +193,9 @@ def test_elongated_pictures_are_refused_as_with_torch(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4", "int4-fp32"])
-def test_towers_follow_the_plan_of_fewer_bits(quant: str, tmp_path: Path) -> None:
-    checkpoint = small_idefics3(tmp_path / "checkpoint")
+@pytest.mark.parametrize("family", ["idefics3", "qwen2-vl-pairs"])
+def test_towers_follow_the_plan_of_fewer_bits(family: str, quant: str, tmp_path: Path) -> None:
+    checkpoint = CASES[family](tmp_path / "checkpoint")
     sdk.export(checkpoint, tmp_path / "out", quant=quant, figures=False)
     assert sdk.verify(tmp_path / "out").passed
     theirs, ours = sdk.load(checkpoint, dtype="float32", device="cpu"), sdk.load(tmp_path / "out")
@@ -136,11 +205,12 @@ def test_towers_follow_the_plan_of_fewer_bits(quant: str, tmp_path: Path) -> Non
     bound = {"int8": 0.1, "int4": 0.7, "int4-fp32": 0.01}[quant]
     assert 1e-6 < np.abs(got - want.numpy()).max() / want.abs().max() < bound
     kinds = [node.op_type for node in onnx.load(tmp_path / "out" / "image.onnx", load_external_data=False).graph.node]
-    # Six linear layers in each of four blocks, and the projector.
-    assert kinds.count("MatMulNBits") == (25 if quant in ("int8", "int4") else 0)
+    # Six linear layers in each of four blocks, and the projector; or four in each of three, and two.
+    layers = 25 if family == "idefics3" else 14
+    assert kinds.count("MatMulNBits") == (layers if quant in ("int8", "int4") else 0)
 
 
-@pytest.mark.parametrize("pair", ["llava-clip", "idefics3"], indirect=True)
+@pytest.mark.parametrize("pair", ["llava-clip", "idefics3", "qwen2-vl-fused"], indirect=True)
 def test_pictures_are_read_without_torch(pair: Pair, tmp_path: Path) -> None:
     PILImage.fromarray(photos()[0]).save(tmp_path / "photo.png")
     program = f"""
@@ -174,6 +244,55 @@ def test_damaged_descriptions_are_refused(pair: Pair, tmp_path: Path) -> None:
         with pytest.raises(sdk.CheckpointError):
             sdk.load(copy).encode("?", sdk.Image(photos()[0]))
         write_manifest(copy, manifest)
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video"])
+def test_what_has_no_graph_is_named(kind: Modality) -> None:
+    class Smells:
+        """Another family's connector."""
+
+    media = SimpleNamespace(connector=lambda kind: Smells())
+    with pytest.raises(sdk.UnsupportedInputError, match=r"(?s)not exported.*Smells"):
+        check_exported(media, kind)  # type: ignore[arg-type]
+
+
+def test_a_layout_is_read_as_it_is_written() -> None:
+    layout = NativeLayout(PixelBudget(least=3136, most=900_000, unit=28), 2, shared=True)
+    assert read_native_layout(json.loads(json.dumps(asdict(layout)))) == layout
+    assert layout.grid(64, 1080, 1920) == (32, 25, 45) and layout.grid(400, 1080, 1920) == (200, 18, 32)
+
+
+@pytest.mark.parametrize("pair", ["qwen2-vl-pairs"], indirect=True)
+def test_damaged_budgets_are_refused(pair: Pair, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pair[2], tmp_path / "copy"))
+    path, manifest = copy / "media" / "image.json", read_manifest(copy)
+    good = json.loads(path.read_text())
+    changes = [{"frames": 3}, {"frames": True}, {"shared": 1}, {"budget": None}, {"budget": {}}, {"parts": "squares"}]
+    budgets = ({"unit": 0}, {"unit": "10"}, {"most": 1 << 40}, {"most": 9}, {"most_elongated": 0.5}, {"smell": 3})
+    changes += [{"budget": good["budget"] | more} for more in budgets]
+    for change in changes:
+        path.write_text(json.dumps(good | change))
+        write_manifest(copy, replace(manifest, files=file_entries(copy)))
+        with pytest.raises(sdk.CheckpointError):
+            sdk.load(copy).encode("?", sdk.Image(photos()[0]))
+
+
+@pytest.mark.parametrize("pair", ["qwen2-vl-pairs"], indirect=True)
+def test_lines_are_refused_by_their_shape(pair: Pair) -> None:
+    for model in pair[:2]:
+        with pytest.raises(sdk.InvalidInputError, match="3 x 700 pixels"):
+            model.ask("What is this?", sdk.Image(np.zeros((3, 700, 3), np.uint8)))
+
+
+def test_clips_prepared_otherwise_than_pictures_are_left_out(tmp_path: Path) -> None:
+    checkpoint = small_qwen2_vl(tmp_path / "checkpoint", "pairs")
+    raw = json.loads((checkpoint / "processor_config.json").read_text())
+    raw["video_processor"] |= {"image_mean": [0.1, 0.2, 0.3]}
+    (checkpoint / "processor_config.json").write_text(json.dumps(raw))
+    told: list[str] = []
+    sdk.export(checkpoint, tmp_path / "out", quant="fp32", figures=False, tell=told.append)
+    assert sdk.load(tmp_path / "out").modalities == ("text", "image")
+    assert any("video is not exported of this qwen2_vl" in step for step in told)
 
 
 def test_a_context_too_short_for_a_picture_is_refused(tmp_path: Path) -> None:

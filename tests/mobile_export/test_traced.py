@@ -58,6 +58,21 @@ class FixedSizes(nn.Module):
         return (1 - y).softmax(-1) + torch.tanh(y).reciprocal().clamp(-2, 2)
 
 
+class AnyNumber(nn.Module):
+    """A number of places that is a symbol, in attention and in shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(5, 42)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[L, 2, 5] → [L, 28]."""
+        query, key, value = self.wide(x.flatten(0, 1)[None]).unflatten(-1, (3, 2, 7)).unbind(2)
+        query, key = query * query.cos(), key + key.sin()
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(-1, 28)
+
+
 class LargeConstants(nn.Module):
     """Constants that the graph computes, and one that it cannot."""
 
@@ -102,6 +117,17 @@ def test_sizes_that_are_symbols(size: tuple[int, int], tmp_path: Path) -> None:
     arguments = [Argument("images", torch.zeros(2, 9, 17, 5, dtype=torch.uint8), free=(1, 2))]
     found = given(tmp_path, module, [*arguments, Argument("scale", feeds[1])], feeds)
     np.testing.assert_allclose(found, module(*feeds), rtol=1e-5, atol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_attention_of_any_number_of_places(count: int, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    module, x = AnyNumber().eval(), torch.randn(count, 2, 5)
+    found = given(tmp_path, module, [Argument("x", torch.zeros(7, 2, 5), free=(0,))], [x])
+    np.testing.assert_allclose(found, module(x), rtol=1e-4, atol=1e-5)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "traced.onnx", load_external_data=False).graph.node]
+    assert kinds.count("MultiHeadAttention") == 1 and "Softmax" not in kinds  # no scores of all places at once
 
 
 @torch.inference_mode()

@@ -18,72 +18,19 @@ from sensorium import sdk
 from sensorium.encoders.image.config import PixelBudget
 from sensorium.encoders.media import VideoData
 from sensorium.fusion.multimodal.qwen2_vl import Reader
-from tokenizers import AddedToken
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from .native import CASES, VISION, qwen2_vl_model
 
 Photos = Mapping[str, NDArray[np.uint8]]
 Build = Callable[[str], Any]
 Asking = Callable[..., list[dict[str, Any]]]
-# As the published checkpoints write it, without what they say of themselves at the beginning.
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
-    "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif content['type'] == 'video' %}<|vision_start|><|video_pad|>"
-    "<|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-NAMES = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-VISION: dict[str, Any] = {
-    "depth": 3,
-    "embed_dim": 24,
-    "num_heads": 3,
-    "mlp_ratio": 2,
-    "patch_size": 5,
-    "temporal_patch_size": 2,
-    "spatial_merge_size": 2,
-}
-BUDGETS = {"image": (400, 9000), "video": (300, 2500)}
-# Sections of the rotary embedding, fields of the tower and of the text.
-CASES: dict[str, tuple[list[int], dict[str, Any], dict[str, Any]]] = {
-    "pairs": ([1, 2, 2], {}, {}),
-    "thirds": ([2, 1, 2], {"spatial_merge_size": 3, "temporal_patch_size": 3, "hidden_act": "gelu"}, {}),
-    "single": ([3, 2, 0], {"spatial_merge_size": 1, "temporal_patch_size": 1}, {"tie_word_embeddings": True}),
-    "sliding": ([1, 1, 3], {}, {"use_sliding_window": True, "sliding_window": 23, "max_window_layers": 1}),
-}
 
 
 @pytest.fixture(scope="module")
 def build(made: Any, tiny_tokenizer: Any, text: dict[str, Any]) -> Build:
     """A random model of a case."""
-
-    def make(case: str) -> Any:
-        sections, vision, fields = CASES[case]
-        words = tiny_tokenizer(*[AddedToken(name, special=True, normalized=False) for name in NAMES], template=TEMPLATE)
-        ids = {f"{kind}_token_id": words.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
-        size = {name: value for name, value in text.items() if name != "head_dim"} | {"num_attention_heads": 3}
-        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": sections}
-        tower = VISION | vision
-        config = transformers.Qwen2VLConfig(
-            vision_config=tower | {"hidden_size": size["hidden_size"]},
-            text_config=size | {"num_key_value_heads": 1, "rope_parameters": rope} | fields,
-            **ids,
-            **({"tie_word_embeddings": True} if "tie_word_embeddings" in fields else {}),
-        )
-        units = {"patch_size": tower["patch_size"], "merge_size": tower["spatial_merge_size"]}
-        units["temporal_patch_size"] = tower["temporal_patch_size"]
-        steps = {
-            kind: {"size": dict(zip(("shortest_edge", "longest_edge"), BUDGETS[kind], strict=True))} | units
-            for kind in BUDGETS
-        }
-        processor = transformers.Qwen2VLProcessor(
-            transformers.Qwen2VLImageProcessor(**steps["image"]),
-            words,
-            transformers.Qwen2VLVideoProcessor(**steps["video"], cap_pixels_per_frame=False),
-            chat_template=TEMPLATE,
-        )
-        return transformers.Qwen2VLForConditionalGeneration(config), processor
-
-    return lambda case: made(f"qwen2-vl-{case}", lambda: make(case))
+    return lambda case: made(f"qwen2-vl-{case}", lambda: qwen2_vl_model(case, tiny_tokenizer, text))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -230,15 +177,15 @@ def test_pixels_are_shared_by_a_long_clip_s_frames(build: Build, photos: Photos,
     folder = changed(reference.folder, tmp_path / "x", steps={"video": {"cap_pixels_per_frame": True}})
     reader: Reader = sdk.load(folder).engine.media.connector("video").reader  # type: ignore[attr-defined]
     processor = transformers.AutoProcessor.from_pretrained(folder).video_processor
-    assert reader.shared and processor.cap_pixels_per_frame is True
+    assert reader.layout.shared and processor.cap_pixels_per_frame is True
     # So that few frames reach the bound, as 64 of 768 pixels a side do.
     processor.max_video_tokens = 40
     frames = clip_of(photos, 7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sensorium.fusion.multimodal.qwen2_vl._TOKENS", 40)
+        patch.setattr("sensorium.fusion.multimodal.native_layout._TOKENS", 40)
         grid = processor(frames, return_tensors="pt", do_sample_frames=False)["video_grid_thw"][0]
-        assert reader.grid(7, 61, 83) == (4, int(grid[1]) // 2, int(grid[2]) // 2)
-    assert reader.grid(7, 61, 83)[1:] > (int(grid[1]) // 2, int(grid[2]) // 2)
+        assert reader.layout.grid(7, 61, 83) == (4, int(grid[1]) // 2, int(grid[2]) // 2)
+    assert reader.layout.grid(7, 61, 83)[1:] > (int(grid[1]) // 2, int(grid[2]) // 2)
 
 
 def test_many_frames_are_read_a_few_at_a_time(build: Build, photos: Photos) -> None:
