@@ -20,12 +20,14 @@ from ..fusion.model import MultimodalModel
 from ..fusion.multimodal.sounds import SoundConnector
 from .bundle import MediaEntry
 from .export_towers import frame_parts, picture_tower
+from .genai import PIPELINE, PROCESSOR, TABLE, TOWER, has_pipeline, processor_config
 from .graphs import (
     DecoderGraph,
     SoundGraphs,
     WeightFile,
     clip_graph,
     decoder_graph,
+    each_picture,
     embedding_graph,
     listener_graph,
     picture_graph,
@@ -41,7 +43,7 @@ from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
 __all__ = ["ExportedParts", "MediaSource", "MediaWriter", "interface"]
 
 _DECODERS = {MEDIA_DECODER: "media.onnx", MEDIA_SCORING: "media_scoring.onnx"}
-_TABLE = "embedding.onnx"
+_TABLE, _PICTURES = "embedding.onnx", "image.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class MediaWriter:
         decoder, tokenizer: of the model.
         linears, quantization: as for its decoder's graphs.
         length: positions that these hold.
+        pipeline: whether onnxruntime-genai's pipeline for pictures is written, too, where it can express them.
     """
 
     decoder: Decoder
@@ -83,6 +86,7 @@ class MediaWriter:
     linears: LinearWriter
     quantization: Quantization
     length: int
+    pipeline: bool = True
 
     def write(self, source: MediaSource, folder: Path, weights: WeightFile) -> ExportedParts:
         """Graphs and words of every modality that is exported."""
@@ -104,6 +108,7 @@ class MediaWriter:
             more, entry = _WRITERS[modality](self, source, folder, weights)
             graphs |= more
             entries[modality] = entry
+        graphs |= self._pipeline(source, folder, weights)
         return ExportedParts(graphs, entries, source.adapter)
 
     def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
@@ -114,15 +119,13 @@ class MediaWriter:
         if not isinstance(connector, PictureWords):
             return self._tower(connector, source, folder, weights)
         counting = _clip_heads(source) if "video" in source.limits else None
-        onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / "image.onnx")
+        onnx.save(picture_graph(connector, weights, self.quantization.media, counting), folder / _PICTURES)
         details = "media/image.json"
         lists = self._write_words(folder / details, connector.lists)
         longest = {key: max(map(len, words)) for key, words in lists.items()}
         names = max(longest["label"], longest["name"])
         most = longest["kind"] + max(3 * names + 2, longest["colour"] + longest["shape"])
-        return {"image": "image.onnx"}, MediaEntry(
-            connector.placeholder, details, 2, most, dict(source.limits["image"])
-        )
+        return {"image": _PICTURES}, MediaEntry(connector.placeholder, details, 2, most, dict(source.limits["image"]))
 
     def _tower(self, connector: Connector, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """A tower and its projector, and what resizes pictures for it."""
@@ -131,13 +134,32 @@ class MediaWriter:
         tower, details = picture_tower(connector), "media/image.json"
         steps, storage = tower.encoder.preprocess, self.quantization.media
         reads = tower_graph(tower.modules, steps, tower.size, weights, self.linears, storage, tower.newline)
-        onnx.save(reads, folder / "image.onnx")
+        onnx.save(reads, folder / _PICTURES)
         onnx.save(resize_graph(weights, steps.config.resample), folder / "image_resize.onnx")
         told = {"mark": connector.mark, "both_ways": "image" in source.model.both_ways}
         _write_json(folder / details, told | tower.parts.details())
         limits = dict(source.limits["image"])
         entry = MediaEntry(connector.placeholder, details, tower.parts.slots, tower.parts.most, limits)
-        return {"image": "image.onnx", RESIZE: "image_resize.onnx"}, entry
+        return {"image": _PICTURES, RESIZE: "image_resize.onnx"}, entry
+
+    def _pipeline(self, source: MediaSource, folder: Path, weights: WeightFile) -> dict[str, str]:
+        """Graphs of onnxruntime-genai's pipeline for pictures around the bundle's own weights; none where it would read
+        pictures otherwise than they are read here."""
+        import onnx
+
+        if not self.pipeline or "image" not in source.limits or "image" not in source.model.both_ways:
+            return {}
+        tower = picture_tower(source.model.connector("image"))
+        if not has_pipeline(tower.parts):
+            return {}
+        place = self.tokenizer.token_id(source.model.connector("image").placeholder)
+        kind = DecoderGraph(embedded=True, place=place, context_length=self.length)
+        common = self.decoder, weights, self.linears, self.quantization
+        onnx.save(each_picture(onnx.load(folder / _PICTURES, load_external_data=False)), folder / "genai_image.onnx")
+        onnx.save(embedding_graph(*common, place), folder / "genai_embedding.onnx")
+        onnx.save(decoder_graph(*common, kind), folder / "genai_decoder.onnx")
+        _write_json(folder / PROCESSOR, processor_config(tower.encoder.preprocess.config))
+        return {TOWER: "genai_image.onnx", TABLE: "genai_embedding.onnx", PIPELINE: "genai_decoder.onnx"}
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What hears: words that are said, or the embeddings of a tower."""
@@ -233,7 +255,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def interface(path: Path) -> dict[str, dict[str, str]]:
-    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``."""
+    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``, or
+    ``float32 [...]`` where no shape is said."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -246,6 +269,7 @@ def _described(values: Sequence[Any]) -> dict[str, str]:
     described = {}
     for value in values:
         kind = value.type.tensor_type
-        shape = ", ".join(side.dim_param or str(side.dim_value) for side in kind.shape.dim)
+        sides = [side.dim_param or str(side.dim_value) for side in kind.shape.dim]
+        shape = ", ".join(sides if kind.HasField("shape") else ["..."])
         described[value.name] = f"{helper.tensor_dtype_to_np_dtype(kind.elem_type)} [{shape}]"
     return described
