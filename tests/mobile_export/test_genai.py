@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as genai
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image as PILImage
+from safetensors.torch import save_file
 from sensorium import sdk
 from sensorium.encoders.image.config import PreprocessConfig
 from sensorium.fusion.multimodal.pan_and_scan import PanAndScan, PieceLayout
@@ -181,6 +183,7 @@ def test_its_pipeline_stores_no_weights(seeing: Path, tmp_path: Path, monkeypatc
     added = read_manifest(seeing).files.keys() - read_manifest(tmp_path / "out").files.keys()
     assert added == {"genai_image.onnx", "genai_embedding.onnx", "genai_decoder.onnx", "genai_processor.json"}
     assert sum((seeing / name).stat().st_size for name in added) < 100_000
+    assert sdk.verify(seeing).passed
     graphs = read_manifest(seeing).interfaces
     assert graphs["genai-image"]["inputs"] == {"pixel_values": "float32 [pictures, 160, 160, 3]"}
     assert graphs["genai-image"]["outputs"] == {"image_features": "float32 [pictures, 256, 30]"}
@@ -197,6 +200,19 @@ def assert_opens_texts_alone(folder: Path) -> None:
 
 def test_other_towers_open_as_models_of_texts(tmp_path: Path) -> None:
     sdk.export(small_llava(tmp_path / "checkpoint", "clip"), tmp_path / "out", quant="fp32", figures=False)
+    assert_opens_texts_alone(tmp_path / "out")
+
+
+def test_beside_an_adapter_it_opens_as_a_model_of_texts(seeing: Path, tmp_path: Path) -> None:
+    """For its pipeline would leave the adapter out, without a word."""
+    beside, layer = tmp_path / "pirate", "base_model.model.language_model.model.layers.0.self_attn.q_proj"
+    beside.mkdir()
+    (beside / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}', encoding="utf-8")
+    parts = {f"{layer}.lora_A.weight": torch.ones(2, 30), f"{layer}.lora_B.weight": torch.ones(60, 2)}
+    save_file(parts, beside / "adapter_model.safetensors")
+    checkpoint = seeing.parent / "checkpoint"
+    sdk.export(checkpoint, tmp_path / "out", quant="fp32", adapters_beside=[beside], figures=False)
+    assert read_manifest(tmp_path / "out").adapters.keys() == {"pirate"}
     assert_opens_texts_alone(tmp_path / "out")
 
 
