@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from sensorium import sdk
 from sensorium.encoders.image.config import PreprocessConfig
 from sensorium.fusion.multimodal.pan_and_scan import PanAndScan, PieceLayout
+from sensorium.fusion.plan import TextSpan
 from sensorium.mobile_export import export_media
 from sensorium.mobile_export.bundle import read_manifest
 from sensorium.mobile_export.genai import has_pipeline
@@ -106,17 +108,28 @@ def framed(text: str) -> str:
     return f"<s><|im_start|>User: {text}<end_of_utterance>\nAssistant:"
 
 
-def answered(model: genai.Model, inputs: genai.NamedTensors) -> tuple[list[int], NDArray[np.float32]]:
-    """Nine tokens, each the likeliest, and the logits of the first."""
+def begun(model: genai.Model, inputs: genai.NamedTensors) -> genai.Generator:
     options = genai.GeneratorParams(model)
     options.set_search_options(max_length=1000, do_sample=False)
     generator = genai.Generator(model, options)
     generator.set_inputs(inputs)
-    logits, tokens = generator.get_logits()[0, -1].copy(), []
+    return generator
+
+
+def next_tokens(generator: genai.Generator) -> list[int]:
+    """Nine, each the likeliest."""
+    found = []
     for _ in range(9):
         generator.generate_next_token()
-        tokens.append(int(generator.get_next_tokens()[0]))
-    return tokens, logits
+        found.append(int(generator.get_next_tokens()[0]))
+    return found
+
+
+def answered(model: genai.Model, inputs: genai.NamedTensors) -> tuple[list[int], NDArray[np.float32]]:
+    """Tokens, and the logits of the first."""
+    generator = begun(model, inputs)
+    logits = generator.get_logits()[0, -1].copy()
+    return next_tokens(generator), logits
 
 
 def assert_sees_the_same(folder: Path, text: str, paths: list[Path], *, most: int) -> tuple[int, ...]:
@@ -167,6 +180,21 @@ def test_its_pipeline_sees_several_pictures_and_none(seeing: Path, tmp_path: Pat
     tokens, _ = answered(model, processor(framed("What is a cat?")))
     assert tokens == list(sdk.load(seeing).ask("What is a cat?", max_new_tokens=9).tokens)
     assert_same(seeing)
+
+
+def test_its_pipeline_goes_on_after_an_answer(seeing: Path, tmp_path: Path) -> None:
+    """It has not read the token that it generated last, so that token is taken back and appended with the new ones."""
+    model, ours = genai.Model(str(seeing)), sdk.load(seeing)
+    path = saved(photos()[3][:32, :32].repeat(5, 0).repeat(5, 1), tmp_path / "photo.png")  # of the tower's size
+    images = genai.Images.open(str(path))
+    inputs = model.create_multimodal_processor()(framed("<start_of_image>What is this?"), images=images)
+    generator = begun(model, inputs)
+    answer, more = next_tokens(generator), ours.tokenizer.encode("And now?", add_special=False)
+    generator.rewind_to(generator.token_count() - 1)
+    generator.append_tokens([answer[-1], *more])
+    plan = ours.encode(sdk.Image(path), "What is this?")
+    expected = ours.logits(replace(plan, spans=(*plan.spans, TextSpan((*answer, *more)))))[-1]
+    assert np.abs(generator.get_logits()[0, -1] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_its_pipeline_runs_weights_of_fewer_bits(tmp_path: Path) -> None:
