@@ -133,7 +133,7 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
     frame = chat_frame(source.tokenizer) if target.ort_format else None
     if frame is not None:
         write_json(folder / CHAT_FRAME, frame)
-    write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs[DECODER]))
+    write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
     manifest = Manifest(
         source=source.name,
@@ -165,7 +165,9 @@ def _write_graphs(
             onnx.save(decoder_graph(source.decoder, weights, linears, quantization, kind), folder / name)
         if source.media is None:
             return job.graphs, None
-        writer = MediaWriter(source.decoder, source.tokenizer, linears, quantization, length)
+        # Its pipeline for pictures leaves adapters out without a word; its loop for texts does not.
+        pipeline = not source.adapters
+        writer = MediaWriter(source.decoder, source.tokenizer, linears, quantization, length, pipeline)
         media = writer.write(source.media, folder, weights)
         return job.graphs | media.graphs, media
 

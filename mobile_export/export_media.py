@@ -21,12 +21,14 @@ from ..fusion.multimodal.qwen2_vl import Qwen2VLImages
 from ..fusion.multimodal.sounds import SoundConnector
 from .bundle import MediaEntry
 from .export_towers import frame_details, native_details, picture_tower
+from .genai import PIPELINE, PROCESSOR, TABLE, TOWER, has_pipeline, processor_config
 from .graphs import (
     DecoderGraph,
     SoundGraphs,
     WeightFile,
     clip_graph,
     decoder_graph,
+    each_picture,
     embedding_graph,
     listener_graph,
     native_tower_graph,
@@ -80,6 +82,7 @@ class MediaWriter:
         decoder, tokenizer: of the model.
         linears, quantization: as for its decoder's graphs.
         length: positions that these hold.
+        pipeline: whether onnxruntime-genai's pipeline for pictures is written, too, where it can express them.
     """
 
     decoder: Decoder
@@ -87,6 +90,7 @@ class MediaWriter:
     linears: LinearWriter
     quantization: Quantization
     length: int
+    pipeline: bool = True
 
     def write(self, source: MediaSource, folder: Path, weights: WeightFile) -> ExportedParts:
         """Graphs and words of every modality that is exported."""
@@ -108,6 +112,7 @@ class MediaWriter:
             more, entry = _WRITERS[modality](self, source, folder, weights)
             graphs |= more
             entries[modality] = entry
+        graphs |= self._pipeline(source, folder, weights)
         return ExportedParts(graphs, entries, source.adapter)
 
     def pictures(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
@@ -153,6 +158,27 @@ class MediaWriter:
         _write_json(folder / _PICTURES, native_details(reader))
         limits = dict(source.limits["image"])
         return _TOWER, MediaEntry(connector.placeholder, _PICTURES, 1, self.length, limits)
+
+    def _pipeline(self, source: MediaSource, folder: Path, weights: WeightFile) -> dict[str, str]:
+        """Graphs of onnxruntime-genai's pipeline for pictures around the bundle's own weights; none where it would read
+        pictures otherwise than they are read here."""
+        import onnx
+
+        if not self.pipeline or "image" not in source.limits or "image" not in source.model.both_ways:
+            return {}
+        tower = picture_tower(source.model.connector("image"))
+        if not has_pipeline(tower.parts):
+            return {}
+        place = self.tokenizer.token_id(source.model.connector("image").placeholder)
+        kind = DecoderGraph(embedded=True, place=place, context_length=self.length)
+        common = self.decoder, weights, self.linears, self.quantization
+        onnx.save(
+            each_picture(onnx.load(folder / _TOWER["image"], load_external_data=False)), folder / "genai_image.onnx"
+        )
+        onnx.save(embedding_graph(*common, place), folder / "genai_embedding.onnx")
+        onnx.save(decoder_graph(*common, kind), folder / "genai_decoder.onnx")
+        _write_json(folder / PROCESSOR, processor_config(tower.encoder.preprocess.config))
+        return {TOWER: "genai_image.onnx", TABLE: "genai_embedding.onnx", PIPELINE: "genai_decoder.onnx"}
 
     def sounds(self, source: MediaSource, folder: Path, weights: WeightFile) -> _Part:
         """What hears: words that are said, or the embeddings of a tower."""
@@ -248,7 +274,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def interface(path: Path) -> dict[str, dict[str, str]]:
-    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``."""
+    """``inputs`` and ``outputs`` of a graph, each as its type and shape by name: ``uint8 [height, width, 3]``, or
+    ``float32 [...]`` where no shape is said."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -261,6 +288,7 @@ def _described(values: Sequence[Any]) -> dict[str, str]:
     described = {}
     for value in values:
         kind = value.type.tensor_type
-        shape = ", ".join(side.dim_param or str(side.dim_value) for side in kind.shape.dim)
+        sides = [side.dim_param or str(side.dim_value) for side in kind.shape.dim]
+        shape = ", ".join(sides if kind.HasField("shape") else ["..."])
         described[value.name] = f"{helper.tensor_dtype_to_np_dtype(kind.elem_type)} [{shape}]"
     return described

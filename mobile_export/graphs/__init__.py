@@ -3,6 +3,7 @@
 from .builder import Graph
 from .clips import clip_graph
 from .decoder import DecoderGraph, decoder_graph, embedding_graph
+from .genai import each_picture
 from .native_resolution import native_tower_graph
 from .pictures import picture_graph
 from .resize import resize_graph
@@ -17,6 +18,7 @@ __all__ = [
     "WeightFile",
     "clip_graph",
     "decoder_graph",
+    "each_picture",
     "embedding_graph",
     "listener_graph",
     "native_tower_graph",

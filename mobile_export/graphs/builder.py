@@ -38,8 +38,8 @@ class Graph:
         self._outputs: list[Any] = []
         self._count = 0
 
-    def input(self, name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> str:
-        """Declares an input."""
+    def input(self, name: str, dtype: DTypeLike, shape: Sequence[Dimension] | None) -> str:
+        """Declares an input; None stands for a shape that is not known, not even its axes."""
         self._inputs.append(_info(name, dtype, shape))
         return name
 
@@ -123,7 +123,7 @@ class Graph:
         return tensor
 
 
-def _info(name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> Any:
+def _info(name: str, dtype: DTypeLike, shape: Sequence[Dimension] | None) -> Any:
     from onnx import helper
 
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

@@ -28,11 +28,15 @@ from ..quantization.plan import Quantization, Storage
 from .attention import AttentionWriter
 from .builder import Graph
 from .experts import write_experts
+from .genai import write_placed, write_run_ends
 from .linear import LinearWriter, float_array
 from .norm import NormWriter, activated
 from .weights import WeightFile
 
 __all__ = ["DecoderGraph", "check_family", "decoder_graph", "embedding_graph"]
+
+_TOKENS = "input_ids"
+_NEW = ("batch_size", "sequence_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class DecoderGraph:
             axes (M-RoPE), ``position_ids`` int64 [3, B, T] are time, row and column of each new one.
         both_ways: it takes ``seen_until`` int64 [B, T], too: one behind the last later position that each new one sees,
             0 for none. All of these are read in the same pass.
+        place: the token that holds places of a picture, for loops that know tokens alone: it takes ``input_ids`` [B, T]
+            in place of ``seen_until``, and each run of such places sees each other.
         all_logits: of all T positions rather than of the last.
         many: it reads many positions of one row at a time, as of a prompt.
         context_length: positions that it can hold.
@@ -52,6 +58,7 @@ class DecoderGraph:
 
     embedded: bool = False
     both_ways: bool = False
+    place: int | None = None
     all_logits: bool = False
     many: bool = False
     context_length: int = 2048
@@ -76,14 +83,21 @@ def decoder_graph(
     return _Writer(decoder, weights, linears, quantization, kind).model()
 
 
-def embedding_graph(decoder: Decoder, weights: WeightFile, linears: LinearWriter, quantization: Quantization) -> Any:
+def embedding_graph(
+    decoder: Decoder,
+    weights: WeightFile,
+    linears: LinearWriter,
+    quantization: Quantization,
+    place: int | None = None,
+) -> Any:
     """The embedding table as a graph: ``input_ids`` [B, T] → ``inputs_embeds`` [B, T, D].
 
     Args:
         decoder: whose table it is.
         weights, linears, quantization: as for `decoder_graph`; a tied head's bytes are the table's.
+        place: the token that holds a place of a picture, if it takes ``image_features``, too, and puts them there.
     """
-    return _Writer(decoder, weights, linears, quantization, DecoderGraph()).table()
+    return _Writer(decoder, weights, linears, quantization, DecoderGraph(place=place)).table()
 
 
 def check_family(config: DecoderConfig, context_length: int) -> None:
@@ -129,7 +143,7 @@ class _Writer:
         lengths = graph.op("Cast", graph.op("Sub", held, graph.constant(1, np.int64)), to=6)
         total = graph.op("Cast", graph.op("Gather", graph.op("Shape", mask), graph.constant(1, np.int64)), to=6)
         shape = ("batch_size", "sequence_length")
-        ends = graph.input("seen_until", np.int64, shape) if self.kind.both_ways else ""
+        ends = self._ends(held)
         # Of texts all axes are equal: positions as they are counted.
         sections = config.rope.sections if config.rope is not None and self.kind.embedded else ()
         axes = graph.input("position_ids", np.int64, (len(sections), *shape)) if sections else ""
@@ -158,18 +172,28 @@ class _Writer:
 
     def table(self) -> Any:
         shape = ("batch_size", "sequence_length", self.config.hidden_size)
-        self.graph.output(self._input(), "inputs_embeds", np.float32, shape)
+        embedded = self._input()
+        if self.kind.place is not None:
+            embedded = write_placed(self.graph, _TOKENS, embedded, self.kind.place)
+        self.graph.output(embedded, "inputs_embeds", np.float32, shape)
         return self.graph.model()
 
     def _input(self) -> str:
         graph, config = self.graph, self.config
         if self.kind.embedded:
             return graph.input("inputs_embeds", np.float32, ("batch_size", "sequence_length", config.hidden_size))
-        tokens = graph.input("input_ids", np.int64, ("batch_size", "sequence_length"))
+        tokens = graph.input(_TOKENS, np.int64, _NEW)
         embedded = self._embedded(tokens)
         if config.embedding_multiplier != 1:
             embedded = graph.op("Mul", embedded, graph.constant(config.embedding_multiplier, np.float32))
         return embedded
+
+    def _ends(self, lengths: str) -> str:
+        """One behind the last later position that each new one sees, int64 [B, T]; "" where none sees any."""
+        if self.kind.place is not None:
+            tokens = self.graph.input(_TOKENS, np.int64, _NEW)
+            return write_run_ends(self.graph, tokens, self.kind.place, lengths)
+        return self.graph.input("seen_until", np.int64, _NEW) if self.kind.both_ways else ""
 
     def _embedded(self, tokens: str) -> str:
         table, storage = self.decoder.model.embed_tokens.weight, self.quantization.storage("lm_head")

@@ -47,7 +47,9 @@ class Calibration:
         tell: is told when it is measured.
     """
 
-    def __init__(self, decoder: Decoder, tokens: Sequence[int], tell: Callable[[str], None] = lambda step: None) -> None:
+    def __init__(
+        self, decoder: Decoder, tokens: Sequence[int], tell: Callable[[str], None] = lambda step: None
+    ) -> None:
         self._decoder, self._tokens, self._tell = decoder, tokens, tell
         self._names = {name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)} | {"lm_head"}
         self._found: _Measured | None = None

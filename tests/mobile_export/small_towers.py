@@ -102,26 +102,38 @@ def small_idefics3(
     return _saved(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
-def small_gemma3(folder: Path, *, pieces: bool = False) -> Path:
-    """Gemma 3, whose decoder reads the places of a picture both ways; with pieces of elongated pictures, or without."""
+def small_gemma3(folder: Path, *, pieces: bool = False, side: int = 35, slots: int = 9, tied: bool = True) -> Path:
+    """Gemma 3, whose decoder reads the places of a picture both ways.
+
+    Args:
+        folder: that it is saved to.
+        pieces: of elongated pictures, too.
+        side: of a picture, in pixels.
+        slots: places of a picture.
+        tied: its head is its embedding table; if not, its answers repeat fewer tokens.
+    """
     roles = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"}
     named = [AddedToken(name, special=True, normalized=False) for name in roles.values()]
     template = _TEMPLATE.replace("<image>", "<start_of_image>")
     words = tokenizer(*named, AddedToken("<|im_start|>", special=True), template=template, roles=roles)
     numbers = {f"{name}_index": words.convert_tokens_to_ids(token) for name, token in roles.items()}
     config = transformers.Gemma3Config(
-        vision_config=transformers.SiglipVisionConfig(**TOWER),
+        vision_config=transformers.SiglipVisionConfig(**TOWER | {"image_size": side}),
         text_config=transformers.Gemma3TextConfig(
-            **TEXT, layer_types=["sliding_attention", "full_attention", "sliding_attention"], sliding_window=5
+            **TEXT,
+            tie_word_embeddings=tied,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            sliding_window=5,
         ),
         image_token_index=numbers["image_token_index"],
         boi_token_index=numbers["boi_token_index"],
         eoi_token_index=numbers["eoi_token_index"],
-        mm_tokens_per_image=9,
+        mm_tokens_per_image=slots,
+        tie_word_embeddings=tied,
     )
     cutting = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 30, "pan_and_scan_max_num_crops": 3}
-    images = transformers.Gemma3ImageProcessor(size={"height": 35, "width": 35}, **cutting if pieces else {})
-    processor = transformers.Gemma3Processor(images, words, template, image_seq_length=9)
+    images = transformers.Gemma3ImageProcessor(size={"height": side, "width": side}, **cutting if pieces else {})
+    processor = transformers.Gemma3Processor(images, words, template, image_seq_length=slots)
     images.do_pan_and_scan = pieces  # the whole takes for granted that it is off
     return _saved(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
 

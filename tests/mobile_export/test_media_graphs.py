@@ -15,6 +15,7 @@ from sensorium.encoders.image.resample import resize
 from sensorium.encoders.media import AudioData
 from sensorium.mobile_export.decoder_runner import open_session
 from sensorium.mobile_export.graphs import Graph, SoundGraphs, WeightFile
+from sensorium.mobile_export.graphs.genai import write_placed, write_run_ends
 from sensorium.mobile_export.graphs.linear import LinearWriter
 from sensorium.mobile_export.graphs.resize import resize_graph, write_resize
 from sensorium.mobile_export.media.sounds import ExportedTranscriber, SoundSessions, log_power
@@ -94,3 +95,39 @@ def test_what_is_heard_is_the_torch_engine_s(storage: Any, bound: float, tmp_pat
         read = transcriber.listen(sound, 152)(0)()
         logits.append(np.stack([read([21, 24]), read([3]), read([17])]))
     assert np.abs(logits[1] - logits[0]).max() <= bound * np.abs(logits[0]).max()
+
+
+def test_places_of_a_picture_end_where_other_tokens_begin(tmp_path: Path) -> None:
+    """``7 P P P 9 P P 4`` behind nothing, and ``P 3 4 P P P P P`` behind five positions, as the docstring draws it."""
+    with WeightFile(tmp_path / "weights.data") as weights:
+        graph = Graph("ends", weights)
+        tokens = graph.input("input_ids", np.int64, ("rows", "new"))
+        lengths = graph.input("lengths", np.int64, ("rows",))
+        graph.output(write_run_ends(graph, tokens, 1, lengths), "ends", np.int64, ("rows", "new"))
+        onnx.save(graph.model(), tmp_path / "ends.onnx")
+    session = open_session(tmp_path / "ends.onnx")
+    rows = np.array([[7, 1, 1, 1, 9, 1, 1, 4], [1, 3, 4, 1, 1, 1, 1, 1]])
+    (found,) = session.run(None, {"input_ids": rows, "lengths": np.array([8, 13])})
+    assert found.tolist() == [[0, 4, 4, 4, 0, 7, 7, 0], [6, 0, 0, 13, 13, 13, 13, 13]]
+    (found,) = session.run(None, {"input_ids": np.array([[5]]), "lengths": np.array([3])})
+    assert found.tolist() == [[0]]
+
+
+def test_embeddings_of_pictures_stand_at_their_places(tmp_path: Path) -> None:
+    with WeightFile(tmp_path / "weights.data") as weights:
+        graph = Graph("placed", weights)
+        tokens = graph.input("input_ids", np.int64, ("rows", "new"))
+        embedded = graph.input("embedded", np.float32, ("rows", "new", 3))
+        graph.output(write_placed(graph, tokens, embedded, 1), "placed", np.float32, ("rows", "new", 3))
+        onnx.save(graph.model(), tmp_path / "placed.onnx")
+    session = open_session(tmp_path / "placed.onnx")
+    tokens, words = np.array([[7, 1, 1, 9, 1, 1, 4]]), np.arange(21, dtype=np.float32).reshape(1, 7, 3)
+    features = -1 - np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    expected = words.copy()
+    expected[0, [1, 2, 4, 5]] = features.reshape(4, 3)
+    given = {"input_ids": tokens, "embedded": words, "image_features": features}
+    assert np.array_equal(session.run(None, given)[0], expected)
+    # With fewer of them the other places are tokens as any others.
+    expected[0, [4, 5]] = words[0, [4, 5]]
+    assert np.array_equal(session.run(None, given | {"image_features": features[:1]})[0], expected)
+    assert np.array_equal(session.run(None, given | {"image_features": features[0, :0]})[0], words)
