@@ -17,6 +17,7 @@ from .terminal import human_bytes, print_json, print_table
 __all__ = ["bundle_rows", "export_command", "verify_command"]
 
 _FIGURES = {"perplexity", "perplexity_source", "kl", "agreement", "answers", "answers_changed"}
+_PROMPT_FIGURES = {"prompt_perplexity", "prompt_kl", "prompt_agreement"}
 _VECTOR_FIGURES = {"cosine", "cosine_least", "same_nearest", "texts"}
 ContextLength = Annotated[int | None, typer.Option(help="Positions that it can hold; the model's own if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -26,7 +27,11 @@ def export_command(
     model: Annotated[str, typer.Argument(help="Card name, directory, .gguf file or hub repository owner/name.")],
     out: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
     quant: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, int8-fp32, int4, int4-fast, int4-fp32 or mixed.")
+        str,
+        typer.Option(
+            help="fp32, fp16, int8, int8-fp32, int4, int4-fast, int4-fp32 or mixed; +int8-prompts behind it for "
+            "prompts read faster by more weights, +int8-cache for less memory of long texts."
+        ),
     ] = "int4",
     target: Annotated[
         str, typer.Option(help="onnx, genai, web; android or ios for own builds of ONNX Runtime: text, in ORT format.")
@@ -100,6 +105,11 @@ def bundle_rows(found: BundleInfo) -> list[tuple[str, str]]:
             ("perplexity", f"{figures['perplexity']:.2f}; {figures['perplexity_source']:.2f} before"),
             ("divergence", divergence),
         ]
+    if figures.keys() >= _PROMPT_FIGURES:
+        same = f"{figures['prompt_agreement']:.1%} of next tokens the same"
+        rows.append(
+            ("prompts", f"perplexity {figures['prompt_perplexity']:.2f}; {figures['prompt_kl']:.4f} nats; {same}")
+        )
     if figures.keys() >= _VECTOR_FIGURES:
         cosines = f"{figures['cosine']:.5f} on average, {figures['cosine_least']:.5f} at least"
         same = f"{figures['same_nearest']:.1%} of {figures['texts']:.0f} texts have the same nearest one"

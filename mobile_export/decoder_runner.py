@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,24 +20,45 @@ from numpy.typing import NDArray
 
 from ..encoders.errors import CheckpointError, EngineError
 
-__all__ = ["DecoderRunner", "DecoderShape", "RowReading", "RunnerState", "Span", "open_session"]
+__all__ = [
+    "PROMPT_CHUNK",
+    "SINKS",
+    "DecoderRunner",
+    "DecoderShape",
+    "RowReading",
+    "RunnerState",
+    "Span",
+    "open_session",
+]
 
 #: A run of positions: the first, and one behind the last.
 Span: TypeAlias = tuple[int, int]
+_Buffer: TypeAlias = NDArray[Any]  # float32, or int8
 
 _BLOCK = 256  # positions by which buffers grow
 _CHUNK = 512  # positions of a prompt that are read at once; bounds memory
+#: The first positions of a text, which all others attend to: features are hundreds of times as large there, and would
+#: take the bits of all others that are rounded with one scale.
+SINKS = 4
+_LONG = 64  # new positions from which on a graph for prompts is worth it
+#: Positions that it reads at once; fastest of 64, 128, 256 and 512.
+PROMPT_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """Sizes of a decoder that its graph does not name."""
+    """Sizes of a decoder that its graph does not name.
+
+    Attributes:
+        cache_bits: of a number among keys and values: 32 for floats, 8 for levels.
+    """
 
     layers: int
     kv_heads: int
     head_size: int
     vocabulary_size: int
     context_length: int
+    cache_bits: int = 32
 
 
 def open_session(path: Path, *, threads: int | None = None, keeps_memory: bool = True) -> Any:
@@ -122,7 +143,7 @@ class RunnerState:
         self._lengths = [0] * rows
         #: How each row is read.
         self.rows = [RowReading()] * rows
-        self.buffers: list[NDArray[np.float32]] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
+        self.buffers: list[_Buffer] = [self._empty(rows, 0) for _ in range(2 * shape.layers)]
         self._bound: tuple[Any, Any] | None = None  # a session and its binding to these buffers
 
     @property
@@ -222,13 +243,14 @@ class RunnerState:
         joined.rows = [row for state in states for row in state.rows]
         return joined
 
-    def _replace(self, buffers: list[NDArray[np.float32]]) -> None:
+    def _replace(self, buffers: list[_Buffer]) -> None:
         self.buffers, self._bound = buffers, None
 
-    def _empty(self, rows: int, room: int) -> NDArray[np.float32]:
-        return np.zeros((rows, self._shape.kv_heads, room, self._shape.head_size), np.float32)
+    def _empty(self, rows: int, room: int) -> _Buffer:
+        kept_as = np.int8 if self._shape.cache_bits == 8 else np.float32
+        return np.zeros((rows, self._shape.kv_heads, room, self._shape.head_size), kept_as)
 
-    def _grown(self, old: NDArray[np.float32], room: int) -> NDArray[np.float32]:
+    def _grown(self, old: _Buffer, room: int) -> _Buffer:
         if old.shape[2] == room:
             return old
         new = self._empty(len(old), room)
@@ -244,10 +266,17 @@ class DecoderRunner:
         session: of its graph.
         shape: its sizes.
         adapter: values of the inputs that an adapter beside the graph gives it.
+        prompts: opens what reads long prompts in its place; None if nothing does.
     """
 
-    def __init__(self, session: Any, shape: DecoderShape, adapter: Mapping[str, Any] | None = None) -> None:
-        self.session, self.shape, self._adapter = session, shape, adapter or {}
+    def __init__(
+        self,
+        session: Any,
+        shape: DecoderShape,
+        adapter: Mapping[str, Any] | None = None,
+        prompts: Callable[[], DecoderRunner] | None = None,
+    ) -> None:
+        self.session, self.shape, self._adapter, self._prompts = session, shape, adapter or {}, prompts
         names = [entry.name for entry in session.get_inputs()]
         self._input = names[0]  # input_ids or inputs_embeds
         self._adapts = "adapter_scale" in names
@@ -260,9 +289,13 @@ class DecoderRunner:
 
     def read(self, state: RunnerState, new: NDArray, *, chunk: int = _CHUNK) -> NDArray[np.float32]:
         """Appends a prompt to a state of one row: int64 [1, T] or float32 [1, T, D] → what the last pass gives."""
-        out = None
-        for first, last in state.passes(new.shape[1], chunk):
-            out = self.step(state, new[:, first:last])
+        out, parts = None, [(self, new, chunk)]
+        if self._prompts is not None and new.shape[1] >= _LONG:
+            cut = max(0, state.whole(SINKS) - state.lengths[0])
+            parts = [(self, new[:, :cut], chunk), (self._prompts(), new[:, cut:], min(chunk, PROMPT_CHUNK))]
+        for runner, part, most in parts:
+            for first, last in state.passes(part.shape[1], most):
+                out = runner.step(state, part[:, first:last])
         assert out is not None, "prompts are not empty"
         return out
 

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..encoders.errors import OptionError
 from ..encoders.text import Tokenizer
 from ..fusion.checkpoints import LowRank
 from ..fusion.decoder import Decoder
 from .adapters import ADAPTER_SUFFIX, adapter_slots, write_adapter
 from .bundle import Manifest, file_entries, new_bundle, read_manifest, write_json, write_manifest
 from .chat_frame import CHAT_FRAME, chat_frame
-from .decoder_runner import RunnerState
+from .decoder_runner import PROMPT_CHUNK, SINKS, DecoderRunner, RunnerState, open_session
 from .export_media import ExportedParts, MediaSource, MediaWriter, interface
 from .genai import genai_config
 from .graphs import DecoderGraph, WeightFile, decoder_graph
 from .graphs.linear import LinearWriter
 from .media_proof import write_media_goldens
-from .proof import GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
+from .proof import ANSWER, GOLDENS, Reader, adapter_goldens, figures, greedy, make_golden, reader, write_goldens
 from .quantization import Calibration, Quantization
-from .runtime import DECODER, SCORING, Bundle
+from .runtime import DECODER, PROMPTS, SCORING, Bundle
 from .targets import TARGETS, finish
 from .texts import CALIBRATION, EVALUATION, QUESTIONS, text
 
@@ -33,8 +34,11 @@ __all__ = ["ExportSource", "export_bundle"]
 
 _WEIGHTS = "model.onnx_data"  # as transformers.js looks for it
 _GRAPHS = {DECODER: "model.onnx", SCORING: "scoring.onnx"}
+_READS_PROMPTS = "prompts.onnx"
+_SCORES_PROMPTS = "prompt_scoring.onnx"  # for figures alone
 _MOST_TEXT = 1024  # tokens that figures are measured on
 _ANSWER = 24  # tokens of the answers that are compared
+_LONG_PROMPT = 200  # tokens of a golden for what reads prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,9 @@ class _Job:
     @property
     def graphs(self) -> dict[str, str]:
         """The decoder's, by what they do."""
-        return {DECODER: _GRAPHS[DECODER]} if TARGETS[self.target].ort_format else dict(_GRAPHS)
+        if TARGETS[self.target].ort_format:
+            return {DECODER: _GRAPHS[DECODER]}
+        return _GRAPHS | ({PROMPTS: _READS_PROMPTS} if self.quantization.prompts else {})
 
 
 def export_bundle(
@@ -102,9 +108,13 @@ def export_bundle(
         tell: is told each step that begins.
 
     Raises:
+        OptionError: a graph for prompts, and a target that takes one graph alone.
         InvalidInputError: there is something at `out` that would be lost.
         UnsupportedInputError: a family that cannot be expressed, or a model that its target cannot hold; says why.
     """
+    if TARGETS[target].ort_format and quantization.prompts is not None:
+        given, hint = f"{quantization.name} for {target}", "choose the target onnx, or leave +int8-prompts out"
+        raise OptionError("Bundles in ORT format have one graph alone, and none for prompts.", given=given, hint=hint)
     assert source.media is None or not TARGETS[target].ort_format, "one graph alone"
     length = context_length or source.decoder.config.context_length
     with new_bundle(out, overwrite=overwrite) as folder:
@@ -135,13 +145,14 @@ def _write(source: ExportSource, folder: Path, job: _Job) -> Manifest:
         write_json(folder / CHAT_FRAME, frame)
     write_json(folder / "genai_config.json", genai_config(config, source.tokenizer, length, graphs))
     sizes = ("layers", "kv_heads", "head_size", "vocabulary_size")
+    cache = {} if quantization.cache == "float32" else {"cache_bits": 8}
     manifest = Manifest(
         source=source.name,
         licence=source.licence,
         family=config.family,
         quantization=quantization.name,
         target=job.target,
-        decoder={name: getattr(config, name) for name in sizes} | {"context_length": length},
+        decoder={name: getattr(config, name) for name in sizes} | {"context_length": length} | cache,
         graphs=graphs,
         modalities=("text", *(media.entries if media else ())),
         adapters=files,
@@ -161,8 +172,13 @@ def _write_graphs(
     quantization, length = job.quantization, job.length
     with WeightFile(folder / _WEIGHTS) as weights:
         for role, name in job.graphs.items():
-            kind = DecoderGraph(all_logits=role == SCORING, context_length=length)
-            onnx.save(decoder_graph(source.decoder, weights, linears, quantization, kind), folder / name)
+            plan = quantization.of_prompts() if role == PROMPTS else quantization
+            kind = DecoderGraph(all_logits=role == SCORING, many=role == PROMPTS, context_length=length)
+            onnx.save(decoder_graph(source.decoder, weights, linears, plan, kind), folder / name)
+        if PROMPTS in job.graphs and job.figures:
+            kind = DecoderGraph(all_logits=True, many=True, context_length=length)
+            scores = decoder_graph(source.decoder, weights, linears, quantization.of_prompts(), kind)
+            onnx.save(scores, folder / _SCORES_PROMPTS)
         if source.media is None:
             return job.graphs, None
         # Its pipeline for pictures leaves adapters out without a word; its loop for texts does not.
@@ -181,10 +197,15 @@ def _with_proof(source: ExportSource, folder: Path, manifest: Manifest, job: _Jo
     runner, tokenizer = bundle.decoder(), source.tokenizer
     job.tell("making goldens and figures" if job.figures else "making goldens")
     prompts = _prompts(tokenizer)
+    asked = dict(list(prompts.items())[:4])
+    if PROMPTS in manifest.graphs:
+        asked["a long prompt"] = _tokens(tokenizer, EVALUATION)[
+            : min(_LONG_PROMPT, bundle.shape.context_length - ANSWER)
+        ]
     share = job.quantization.tolerance
     goldens = [
-        make_golden(lambda: reader(runner), question, prompt, tokenizer.stop_ids, share=share)
-        for question, prompt in list(prompts.items())[:4]
+        make_golden(lambda: reader(runner), name, prompt, tokenizer.stop_ids, share=share)
+        for name, prompt in asked.items()
     ]
     write_goldens(folder, goldens)
     for name in manifest.adapters:
@@ -205,6 +226,7 @@ def _figures(source: ExportSource, bundle: Bundle, prompts: Mapping[str, list[in
     with torch.inference_mode():
         exact = source.decoder(torch.tensor([tokens]))[0].numpy()
     found = bundle.scores(RunnerState(bundle.shape, 1), np.array([tokens], np.int64))
+    measured = figures(exact, found, tokens) | _prompt_figures(bundle, exact, tokens)
     stops = source.tokenizer.stop_ids
     changed = [
         greedy(_torch_reader(source.decoder), prompt, _ANSWER, stops)
@@ -212,7 +234,22 @@ def _figures(source: ExportSource, bundle: Bundle, prompts: Mapping[str, list[in
         for prompt in prompts.values()
     ]
     counted = {"answers": float(len(changed)), "answers_changed": float(sum(changed))}
-    return {name: round(value, 5) for name, value in (figures(exact, found, tokens) | counted).items()}
+    return {name: round(value, 5) for name, value in (measured | counted).items()}
+
+
+def _prompt_figures(bundle: Bundle, exact: NDArray[np.float32], tokens: Sequence[int]) -> dict[str, float]:
+    """The same of what reads prompts, if something does."""
+    scores = bundle.path / _SCORES_PROMPTS
+    if not scores.exists():
+        return {}
+    state, ids = RunnerState(bundle.shape, 1), np.array([list(tokens)], np.int64)
+    first = bundle.scores(state, ids[:, :SINKS])
+    runner = DecoderRunner(open_session(scores), bundle.shape)
+    passes = state.passes(ids.shape[1] - SINKS, PROMPT_CHUNK)
+    rest = [runner.step(state, ids[:, SINKS + begin : SINKS + end])[0] for begin, end in passes]
+    scores.unlink()
+    found = figures(exact, np.concatenate([first, *rest]), tokens)
+    return {f"prompt_{name}": found[name] for name in ("perplexity", "kl", "agreement")}
 
 
 def _torch_reader(decoder: Decoder) -> Reader:

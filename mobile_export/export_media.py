@@ -40,11 +40,12 @@ from .graphs import (
 from .graphs.linear import LinearWriter
 from .media.open import CLIP, RESIZE, SOUND_ROLES, SOUNDS
 from .quantization import Quantization
-from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_SCORING
+from .runtime import EMBEDDING, MEDIA_DECODER, MEDIA_PROMPTS, MEDIA_SCORING
 
 __all__ = ["ExportedParts", "MediaSource", "MediaWriter", "interface"]
 
 _DECODERS = {MEDIA_DECODER: "media.onnx", MEDIA_SCORING: "media_scoring.onnx"}
+_READS_PROMPTS = "media_prompts.onnx"
 _TABLE = "embedding.onnx"
 _TOWER = {"image": "image.onnx", RESIZE: "image_resize.onnx"}
 _PICTURES = "media/image.json"
@@ -96,16 +97,18 @@ class MediaWriter:
         """Graphs and words of every modality that is exported."""
         import onnx
 
-        graphs: dict[str, str] = dict(_DECODERS)
+        graphs: dict[str, str] = _DECODERS | ({MEDIA_PROMPTS: _READS_PROMPTS} if self.quantization.prompts else {})
         entries: dict[str, MediaEntry] = {}
-        for role, name in _DECODERS.items():
+        for role, name in graphs.items():
+            plan = self.quantization.of_prompts() if role == MEDIA_PROMPTS else self.quantization
             kind = DecoderGraph(
                 embedded=True,
                 both_ways=bool(source.model.both_ways),
                 all_logits=role == MEDIA_SCORING,
+                many=role == MEDIA_PROMPTS,
                 context_length=self.length,
             )
-            onnx.save(decoder_graph(self.decoder, weights, self.linears, self.quantization, kind), folder / name)
+            onnx.save(decoder_graph(self.decoder, weights, self.linears, plan, kind), folder / name)
         onnx.save(embedding_graph(self.decoder, weights, self.linears, self.quantization), folder / _TABLE)
         graphs[EMBEDDING] = _TABLE
         for modality in source.limits:

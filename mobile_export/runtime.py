@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,23 @@ from .adapters import ADAPTER_SUFFIX, check_adapter, read_adapter
 from .bundle import Manifest, check_files, read_manifest
 from .decoder_runner import DecoderRunner, DecoderShape, RunnerState, open_session
 
-__all__ = ["DECODER", "EMBEDDING", "ENCODERS", "MEDIA_DECODER", "MEDIA_SCORING", "SCORING", "Bundle", "read_bundle"]
+__all__ = [
+    "DECODER",
+    "EMBEDDING",
+    "ENCODERS",
+    "MEDIA_DECODER",
+    "MEDIA_PROMPTS",
+    "MEDIA_SCORING",
+    "PROMPTS",
+    "SCORING",
+    "Bundle",
+    "read_bundle",
+]
 
 #: Roles of graphs in a manifest: of the next token alone, and of all positions.
 DECODER, SCORING = "decoder", "scoring"
+#: What reads long prompts in place of the decoder, of tokens and of embeddings.
+PROMPTS, MEDIA_PROMPTS = "prompts", "media-prompts"
 #: The same for embeddings rather than tokens, and the table that turns tokens into them.
 MEDIA_DECODER, MEDIA_SCORING, EMBEDDING = "media-decoder", "media-scoring", "embedding"
 #: Graphs that run once for an item, or for each frame or half minute of it.
@@ -41,6 +55,9 @@ def read_bundle(path: Path) -> Manifest:
         given = ", ".join(missing) or f"no {DECODER}"
         hint = "it embeds texts: sdk.load_embedder" if "text-encoder" in manifest.graphs else None
         raise CheckpointError("The manifest does not describe a decoder.", given=given, hint=hint)
+    bits = manifest.decoder.get("cache_bits", 32)
+    if bits not in (8, 32):
+        raise CheckpointError("Keys and values of so many bits are not kept here.", given=bits, expected="8 or 32")
     return manifest
 
 
@@ -91,7 +108,8 @@ class Bundle:
     @property
     def shape(self) -> DecoderShape:
         """Sizes of the decoder."""
-        return DecoderShape(**{name: self.manifest.decoder[name] for name in _SIZES})
+        sizes = {name: self.manifest.decoder[name] for name in _SIZES}
+        return DecoderShape(**sizes, cache_bits=self.manifest.decoder.get("cache_bits", 32))
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
@@ -101,7 +119,7 @@ class Bundle:
 
     def decoder(self) -> DecoderRunner:
         """Gives the logits of the next token."""
-        return self._runner(DECODER)
+        return self._runner(DECODER, PROMPTS)
 
     def scoring(self) -> DecoderRunner:
         """Gives the logits after every token.
@@ -117,7 +135,7 @@ class Bundle:
         Raises:
             CheckpointError: the bundle reads text alone.
         """
-        return self._runner(MEDIA_DECODER)
+        return self._runner(MEDIA_DECODER, MEDIA_PROMPTS)
 
     def media_scoring(self) -> DecoderRunner:
         """As `scoring`, for embeddings; raises as `media_decoder`."""
@@ -146,9 +164,10 @@ class Bundle:
         """Whether `media_decoder` is open."""
         return MEDIA_DECODER in self._sessions
 
-    def release(self, role: str) -> None:
-        """Lets go of a graph's memory; it is opened again when it is needed."""
-        self._sessions.pop(role, None)
+    def release(self, *roles: str) -> None:
+        """Lets go of graphs' memory; they are opened again when they are needed."""
+        for role in roles:
+            self._sessions.pop(role, None)
 
     def embeddings(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """The decoder's embeddings of tokens: int64 [...] → float32 [..., hidden size].
@@ -177,9 +196,10 @@ class Bundle:
             self._sessions[role] = open_session(path, threads=self._threads, keeps_memory=often)
         return self._sessions[role]
 
-    def _runner(self, role: str) -> DecoderRunner:
+    def _runner(self, role: str, prompts: str = "") -> DecoderRunner:
         session = self.session(role)
         if self._adapter_file is not None:
             inputs = {entry.name: entry.shape for entry in session.get_overridable_initializers()}
             check_adapter(self._adapter_file, self._adapter, inputs)
-        return DecoderRunner(session, self.shape, self._adapter)
+        reads = partial(self._runner, prompts) if prompts in self.manifest.graphs else None
+        return DecoderRunner(session, self.shape, self._adapter, reads)

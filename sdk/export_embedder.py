@@ -45,6 +45,8 @@ def export_embedder(
     if isinstance(quant, str) and quant not in _QUANTIZATIONS:
         expected = ", ".join(_QUANTIZATIONS)
         raise OptionError("A text encoder has no such quantization.", given=quant, expected=expected)
+    if not isinstance(quant, str) and (quant.prompts is not None or quant.cache != "float32"):
+        raise OptionError("A text encoder reads no prompts and keeps no cache.", given=quant.name)
     path = resolve(source, role="text-encoder", quiet=quiet)
     from ..mobile_export.export_text_encoder import TextEncoderSource, export_text_encoder
     from ..mobile_export.quantization import QUANTIZATIONS

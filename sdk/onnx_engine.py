@@ -11,7 +11,7 @@ from ..encoders.errors import UnsupportedInputError
 from ..fusion.plan import PromptPlan
 from ..mobile_export.decoder_runner import DecoderRunner, RunnerState
 from ..mobile_export.media import open_media
-from ..mobile_export.runtime import DECODER, Bundle
+from ..mobile_export.runtime import DECODER, PROMPTS, Bundle
 from .engine import EngineInfo, EngineState
 
 __all__ = ["OnnxEngine"]
@@ -102,7 +102,7 @@ class OnnxEngine:
         if new.ndim == 2:
             return self._bundle.decoder()
         if not self._bundle.reads_media:
-            self._bundle.release(DECODER)  # two decoders would take twice the memory
+            self._bundle.release(DECODER, PROMPTS)  # two decoders would take twice the memory
         return self._bundle.media_decoder()
 
     def _embedded_if_needed(self, new: NDArray, *, needed: bool = False) -> NDArray:

@@ -18,8 +18,9 @@ from ...encoders.storage import read_json, shortened
 
 __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "MediaEntry", "read_manifest", "write_manifest"]
 
-#: The version of the format that this code writes, and the newest that it reads. 1 had no media, 2 no target.
-FORMAT = 3
+#: The version of the format that this code writes, and the newest that it reads. 1 had no media, 2 no target, 3 neither
+#: caches in 8 bits, graphs for prompts, nor positions of three axes.
+FORMAT = 4
 #: The manifest's name in a bundle.
 MANIFEST = "manifest.json"
 
@@ -72,8 +73,8 @@ class Manifest:
         family: of the decoder or text encoder.
         quantization: name of how its weights are stored.
         target: what it was exported for: a name in `mobile_export.targets`.
-        decoder: layers, kv_heads, head_size, vocabulary_size and context_length; of a text encoder without the second
-            and the third.
+        decoder: layers, kv_heads, head_size, vocabulary_size, context_length and, if not 32, cache_bits; of a text
+            encoder the first, the fourth and the fifth.
         graphs: the file of each graph, by what it does.
         modalities: what it reads.
         adapters: files of the adapters beside it, by their names.

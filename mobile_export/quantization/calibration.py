@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from ...fusion.config import Rope
 from ...fusion.decoder import Decoder
+from ..decoder_runner import SINKS
 
-__all__ = ["SINKS", "CacheRange", "Calibration"]
+__all__ = ["CacheRange", "Calibration"]
 
-#: The first positions of a text, which all others attend to: features are hundreds of times as large there.
-SINKS = 4
 _WINDOW = 512  # positions of a pass
 
 #: The largest magnitude of keys and of values, float32 [key/value heads, head size] each.
