@@ -14,7 +14,7 @@ import torch
 from sensorium.mobile_export.decoder_runner import open_session
 from sensorium.mobile_export.graphs import Graph, WeightFile
 from sensorium.mobile_export.graphs.linear import LinearWriter
-from sensorium.mobile_export.quantization import BlockFormat, dequantize, quantize
+from sensorium.mobile_export.quantization import BlockFormat, Calibration, dequantize, quantize
 
 ZEROS: tuple[Literal["middle", "level", "value"], ...] = ("middle", "level", "value")
 FORMATS = [BlockFormat(bits, block, zero) for bits in (4, 8) for block in (16, 32, 64, 128) for zero in ZEROS]
@@ -130,14 +130,18 @@ def test_what_is_not_rounded_needs_no_importance() -> None:
     weight, format = (levels * 0.25 - 1.5).view(70, 64), BlockFormat(4, 32, "value")
     asked: list[str] = []
 
-    def importance(layer: str) -> torch.Tensor:
-        asked.append(layer)
-        return torch.ones(64)
+    class Asked(Calibration):
+        def __init__(self) -> None:
+            pass
 
-    blocks = LinearWriter(importance).blocks("a", weight, format)
+        def importance(self, layer: str) -> torch.Tensor:
+            asked.append(layer)
+            return torch.ones(64)
+
+    blocks = LinearWriter(Asked()).blocks("a", weight, format)
     assert not asked and float(error(weight, format).max()) == 0 and blocks.scales.dtype == np.float16
     weight[-1, -1] += 0.1
-    LinearWriter(importance).blocks("b", weight, format, layer="c")
+    LinearWriter(Asked()).blocks("b", weight, format, layer="c")
     assert asked == ["c"]
 
 

@@ -17,7 +17,7 @@ from sensorium.fusion.decoder import Decoder
 from sensorium.mobile_export.decoder_runner import DecoderRunner, DecoderShape, RowReading, RunnerState, open_session
 from sensorium.mobile_export.graphs import DecoderGraph, WeightFile, decoder_graph
 from sensorium.mobile_export.graphs.linear import LinearWriter
-from sensorium.mobile_export.quantization import QUANTIZATIONS
+from sensorium.mobile_export.quantization import QUANTIZATIONS, Calibration, Quantization
 
 from ..references import CASES, reference
 
@@ -30,15 +30,19 @@ SHORTER = {"phi3-longrope-short": 32}
 
 
 def runner_of(
-    decoder: Decoder, folder: Path, quantization: str = "fp32", length: int | None = None, **kind: bool
+    decoder: Decoder,
+    folder: Path,
+    plan: Quantization = QUANTIZATIONS["fp32"],
+    length: int | None = None,
+    calibration: Calibration | None = None,
+    **kind: bool,
 ) -> DecoderRunner:
     config, path = decoder.config, folder / f"{'-'.join(kind) or 'decoder'}.onnx"
     with WeightFile(path.with_suffix(".data")) as weights:
         wanted = DecoderGraph(context_length=length or config.context_length, **kind)
-        plan = QUANTIZATIONS[quantization]
-        onnx.save(decoder_graph(decoder, weights, LinearWriter(), plan, wanted), path)
+        onnx.save(decoder_graph(decoder, weights, LinearWriter(calibration), plan, wanted), path)
     sizes = (config.layers, config.kv_heads, config.head_size, config.vocabulary_size, length or config.context_length)
-    return DecoderRunner(open_session(path, threads=1), DecoderShape(*sizes))
+    return DecoderRunner(open_session(path, threads=1), DecoderShape(*sizes, 8 if plan.cache == "int8" else 32))
 
 
 def relative(given: np.ndarray, expected: np.ndarray) -> float:
@@ -52,11 +56,16 @@ def test_a_graph_gives_the_logits_of_transformers(case: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("case", FUSED)
 def test_the_fused_operator_does_too(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widen_heads(case, monkeypatch)
+    check(case, tmp_path, fused=True)
+
+
+def widen_heads(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads of a size that the fused operator takes."""
     name, fields = CASES[case]
     wide = {"GPT2": {"n_embd": 64}, "OpenAIGPT": {"n_embd": 64}}
     wide["Phi3"] = {"hidden_size": 32 * fields.get("num_attention_heads", 0)}
     monkeypatch.setitem(CASES, case, (name, fields | wide.get(name, {"head_dim": 16})))
-    check(case, tmp_path, fused=True)
 
 
 @pytest.mark.parametrize("heads", [(6, 6), (6, 2)])
