@@ -1,7 +1,7 @@
 """Speed, start and memory of an exported bundle beside onnxruntime-genai, llama.cpp and `transformers`, on the same
 threads; and where a step's time goes.
 
-    python -m benchmarks.export [--quant int4] [--prompt-tokens 512] [--new-tokens 128] [--rounds 5]
+    python -m benchmarks.export [--quant int4] [--prompt-tokens 512] [--new-tokens 128] [--after 32] [--rounds 5]
 
 onnxruntime-genai runs our bundle as it is, and the int4 build that its own builder makes of the same checkpoint (needs
 the package onnx-ir). llama.cpp (package llama-cpp-python, left out where it is not installed) runs the GGUF file that
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--quant", default="int4")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--after", type=int, default=32, help="tokens that the new ones follow")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", nargs=2, metavar=("ENGINE", "DIRECTORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -56,12 +57,13 @@ def main() -> None:
             builds["genai, its own int4"] = built
         runs: dict[str, Run] = {"Sensorium": _ours(bundle)} | {name: _genai(path) for name, path in builds.items()}
         if importlib.util.find_spec("llama_cpp"):
-            runs["llama.cpp, the GGUF file"] = _llama(resolve("nano"), arguments.prompt_tokens + arguments.new_tokens)
+            length = max(arguments.prompt_tokens, arguments.after) + arguments.new_tokens
+            runs["llama.cpp, the GGUF file"] = _llama(resolve("nano"), length)
         runs["transformers, bfloat16"] = _transformers(checkpoint)
         size = sum(entry.size for entry in manifest.files.values())
-        print(f"{manifest.quantization}, {size / 1e6:.1f} MB, perplexity {manifest.figures['perplexity']}\n")
-        counts = (arguments.prompt_tokens, arguments.new_tokens, arguments.rounds)
-        _speeds(runs, counts, (bundle / _WEIGHTS).stat().st_size)
+        named = {name: value for name, value in manifest.figures.items() if "perplexity" in name}
+        print(f"{manifest.quantization}, {size / 1e6:.1f} MB, {named}\n")
+        _speeds(runs, arguments, _read_in_a_step(bundle / "model.onnx"))
         runs.clear()
         print_table(("build", "perplexity"), [(name, f"{_perplexity(path):.2f}") for name, path in builds.items()])
         for tokens in (1, arguments.prompt_tokens):
@@ -69,14 +71,23 @@ def main() -> None:
         _cold_starts({"onnx": bundle, "torch": Path("nano")}, arguments.rounds)
 
 
-_WEIGHTS = "model.onnx_data"
+def _read_in_a_step(graph: Path) -> int:
+    """Bytes of the weights that a step reads: all of a graph's."""
+    import onnx
+
+    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    return sum(int(entry.value) for tensor in weights for entry in tensor.external_data if entry.key == "length")
 
 
-def _speeds(runs: dict[str, Run], counts: tuple[int, int, int], weights: int) -> None:
-    prompt, new, rounds = counts
-    tokens = list(range(1000, 1000 + prompt))
-    prefill = alternately({name: lambda run=run: run(tokens, 1) for name, run in runs.items()}, rounds=rounds)
-    decode = alternately({name: lambda run=run: run(tokens[:32], new) for name, run in runs.items()}, rounds=rounds)
+def _speeds(runs: dict[str, Run], arguments: argparse.Namespace, weights: int) -> None:
+    prompt, new, rounds, after = arguments.prompt_tokens, arguments.new_tokens, arguments.rounds, arguments.after
+    tokens = list(range(1000, 1000 + max(prompt, after)))
+    prefill = alternately({name: lambda run=run: run(tokens[:prompt], 1) for name, run in runs.items()}, rounds=rounds)
+    if after == prompt:  # what reading the prompt takes is not the new tokens' time
+        whole = alternately({name: lambda run=run: run(tokens[:after], new) for name, run in runs.items()}, rounds=rounds)
+        decode = {name: took - prefill[name] for name, took in whole.items()}
+    else:
+        decode = alternately({name: lambda run=run: run(tokens[:after], new) for name, run in runs.items()}, rounds=rounds)
     rows = []
     for name in runs:
         speeds = (prompt / prefill[name], new / decode[name])
@@ -161,7 +172,8 @@ def _shares(graph: Path, tokens: int) -> None:
     feeds["attention_mask"] = np.ones((1, 64 + tokens), np.int64)
     for given in session.get_inputs():
         if given.name.startswith("past"):
-            feeds[given.name] = np.zeros((1, given.shape[1], 64, given.shape[3]), np.float32)
+            kept_as = np.int8 if given.type == "tensor(int8)" else np.float32
+            feeds[given.name] = np.zeros((1, given.shape[1], 64, given.shape[3]), kept_as)
     for _ in range(1 if tokens > 1 else 20):
         session.run(["logits"], feeds)
     spent: Counter[str] = Counter()
