@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...encoders.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .base_connector import BaseConnector
     from .clip_heads import ClipHeads
     from .clip_reader import TorchClipReader
     from .clip_words import ClipReader, ClipWords
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .transcript_words import TranscriptWords
 
 __all__ = [
+    "BaseConnector",
     "ClipHeads",
     "ClipReader",
     "ClipWords",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BaseConnector": "base_connector",
     "ClipHeads": "clip_heads",
     "ClipReader": "clip_words",
     "ClipWords": "clip_words",

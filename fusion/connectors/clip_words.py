@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.media import AudioData, Media, Modality, VideoData
+from ...encoders.media import AudioData, Media, VideoData
+from .base_connector import BaseConnector
 from .clip_choice import Event, chosen_frames, count_of, events_of
 from .layouts import clip_layout
 from .transcript_words import TranscriptWords
@@ -58,7 +59,7 @@ class Speller(Protocol):
         ...
 
 
-class ClipWords:
+class ClipWords(BaseConnector):
     """The connector.
 
     Args:
@@ -71,31 +72,16 @@ class ClipWords:
     def __init__(
         self, reader: ClipReader, speller: Speller, speech: Callable[[], TranscriptWords], *, placeholder: str
     ) -> None:
+        super().__init__("video", placeholder)
         self.reader, self._speller, self._speech = reader, speller, speech
-        self._placeholder = placeholder
         self._last: tuple[str, Any, list[tuple[float, Any]]] | None = None
-
-    @property
-    def modality(self) -> Modality:
-        """Video."""
-        return "video"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: the decoder's chat template knows texts alone."""
-        return ""
 
     def layout(self, media: Media) -> str:
         """The true time of each kept frame and event, then a placeholder for each of its words; then what is said."""
         things, entries = self._read(media)
-        shown = clip_layout(len(things), [(at, len(words)) for at, words in entries], self._placeholder)
+        shown = clip_layout(len(things), [(at, len(words)) for at, words in entries], self.placeholder)
         sound = _sound_of(media)
-        return shown if sound is None else f"{shown} {self._speech().layout_with(sound, self._placeholder)}"
+        return shown if sound is None else f"{shown} {self._speech().layout_with(sound, self.placeholder)}"
 
     def embed(self, media: Media) -> Any:
         """Soft words [L, D] of the count, all kept frames and events, and of what is said."""

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoders.encoder import Encoder
-from ...encoders.media import Media, Modality
+from ...encoders.media import Media
+from .base_connector import BaseConnector
 from .layouts import picture_layout
 from .picture_choice import COLOURS, KINDS, SHAPES, picture_choice
 from .soft_words import SoftWords
@@ -79,7 +80,7 @@ class PictureHeads(nn.Module):
         return PictureReading(*(logits.softmax(-1) for logits in heads))
 
 
-class PictureWords:
+class PictureWords(BaseConnector):
     """The connector.
 
     Args:
@@ -102,30 +103,15 @@ class PictureWords:
         table: Tensor,
         placeholder: str,
     ) -> None:
+        super().__init__("image", placeholder)
         self.encoder, self.heads = encoder, heads.eval()
-        self._placeholder = placeholder
         self.lists = {"label": labels, "name": names, "kind": KINDS, "shape": SHAPES, "colour": COLOURS}
         self._soft = SoftWords(self.lists, spell, table)
         self._last: tuple[str, Tensor] | None = None
 
-    @property
-    def modality(self) -> Modality:
-        """Images."""
-        return "image"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: the decoder's chat template knows texts alone."""
-        return ""
-
     def layout(self, media: Media) -> str:
         """As many placeholders as the picture has soft words, in a frame that says what they are."""
-        return picture_layout(len(self.embed(media)), self._placeholder)
+        return picture_layout(len(self.embed(media)), self.placeholder)
 
     @torch.inference_mode()
     def embed(self, media: Media) -> Tensor:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoders.encoder import Encoder
-from ...encoders.media import Media, Modality
+from ...encoders.media import Media
+from .base_connector import BaseConnector
 from .layouts import MARKED_FROM
 
 __all__ = ["SoftSpeech", "SpeechHead", "SpeechWords"]
@@ -89,7 +90,7 @@ class SoftSpeech:
     seconds: tuple[float, ...]
 
 
-class SpeechWords:
+class SpeechWords(BaseConnector):
     """The connector.
 
     Args:
@@ -103,37 +104,22 @@ class SpeechWords:
     def __init__(
         self, encoder: Encoder, head: SpeechHead, *, units: Sequence[int], table: Tensor, placeholder: str
     ) -> None:
+        super().__init__("audio", placeholder)
         self.encoder, self.head = encoder, head.eval()
         self._units, self._table = torch.tensor(units), table
-        self._placeholder = placeholder
         self._last: tuple[str, SoftSpeech] | None = None
-
-    @property
-    def modality(self) -> Modality:
-        """Audio."""
-        return "audio"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: the decoder's chat template knows texts alone."""
-        return ""
 
     def layout(self, media: Media) -> str:
         """A placeholder for each soft token, with the time before it every ten seconds of longer sounds."""
         speech = self.read(media)
         if media.duration <= MARKED_FROM:  # type: ignore[union-attr]
-            return self._placeholder * len(speech.units) or _SILENCE
+            return self.placeholder * len(speech.units) or _SILENCE
         text, due = "", 0.0
         for begins in speech.seconds:
             if begins >= due:
                 text += f" [{int(begins) // 60}:{int(begins) % 60:02d}]"
                 due = begins - begins % _MARK_EVERY + _MARK_EVERY
-            text += self._placeholder
+            text += self.placeholder
         return text or _SILENCE
 
     def embed(self, media: Media) -> Tensor:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ...encoders.audio.transcribing import Segment, Transcriber
-from ...encoders.media import AudioData, Media, Modality
+from ...encoders.media import AudioData, Media
+from .base_connector import BaseConnector
 from .layouts import MARKED_FROM, speech_layout
 
 __all__ = ["Table", "TranscriptWords"]
@@ -29,7 +30,7 @@ class Table(Protocol):
         ...
 
 
-class TranscriptWords:
+class TranscriptWords(BaseConnector):
     """The connector.
 
     Args:
@@ -42,28 +43,13 @@ class TranscriptWords:
     def __init__(
         self, transcriber: Transcriber, *, spell: Callable[[str], Sequence[int]], table: Table, placeholder: str
     ) -> None:
+        super().__init__("audio", placeholder)
         self.transcriber, self._spell, self._table = transcriber, spell, table
-        self._placeholder = placeholder
         self._last: tuple[str, list[tuple[Segment, list[int]]]] | None = None
-
-    @property
-    def modality(self) -> Modality:
-        """Audio."""
-        return "audio"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: the decoder's chat template knows texts alone."""
-        return ""
 
     def layout(self, media: Media) -> str:
         """A placeholder for each token heard, between quotes; longer sounds with the time of each segment."""
-        return self.layout_with(media, self._placeholder)
+        return self.layout_with(media, self.placeholder)
 
     def layout_with(self, media: Media, placeholder: str) -> str:
         """The same with another placeholder: for the sound track of a clip."""

@@ -25,9 +25,8 @@ from ...encoders.image.read_config import read_preprocess_config, read_vision_co
 from ...encoders.media import ImageData, Media, Modality
 from ...encoders.storage import shortened
 from ..config import DecoderConfig
-from ..connectors import Connector
+from ..connectors import BaseConnector, Connector
 from ..layers import Norm
-from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .llava import RENAMES
 from .pan_and_scan import PieceLayout, read_pan_and_scan

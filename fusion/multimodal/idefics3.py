@@ -25,9 +25,8 @@ from ...encoders.image.resample import resize
 from ...encoders.media import ImageData, Media, Modality
 from ...encoders.storage import shortened
 from ..config import DecoderConfig
-from ..connectors import Connector
+from ..connectors import BaseConnector, Connector
 from ..projector import PixelShuffleProjector
-from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
 from .splitting import TileLayout, read_splitting

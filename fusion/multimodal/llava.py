@@ -18,10 +18,9 @@ from ...encoders.image.processor_files import image_processor
 from ...encoders.image.read_config import read_preprocess_config, read_vision_config
 from ...encoders.media import ImageData, Media, Modality
 from ..config import DecoderConfig
-from ..connectors import Connector
+from ..connectors import BaseConnector, Connector
 from ..families.reading import activation
 from ..projector import MLPProjector
-from .base_connector import BaseConnector
 from .family import DECODER_RENAMES, MediaParts, MultimodalFamily
 from .reading import inner_config, placeholder_text
 from .text_config import bare_text_config

@@ -21,9 +21,8 @@ from ...encoders.image.resample import resize
 from ...encoders.media import ImageData, Media, Modality
 from ...encoders.storage import shortened
 from ..config import DecoderConfig
-from ..connectors import Connector
+from ..connectors import BaseConnector, Connector
 from .anyres import RESOLUTIONS, Anyres, read_resolutions
-from .base_connector import BaseConnector
 from .family import MediaParts, MultimodalFamily
 from .llava import MARK, RENAMES, LlavaModules, image_placeholder, llava_parts
 from .text_config import bare_text_config

@@ -30,9 +30,8 @@ from ...encoders.image.read_config import read_preprocess_config
 from ...encoders.media import ImageData, Media, Modality, VideoData
 from ...encoders.storage import shortened
 from ..config import DecoderConfig
-from ..connectors import Connector
+from ..connectors import BaseConnector, Connector
 from ..projector import SquareMerger
-from .base_connector import BaseConnector
 from .family import DECODER_RENAMES, MediaParts, MultimodalFamily
 from .native_layout import NativeLayout
 from .reading import inner_config, placeholder_text

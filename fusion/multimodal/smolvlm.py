@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ...encoders.image.processor_files import image_processor, video_processor
 from ...encoders.media import ImageData, Media, Modality, VideoData
-from ..connectors import Connector
-from .base_connector import BaseConnector
+from ..connectors import BaseConnector, Connector
 from .clip_text import clip_text
 from .family import MediaParts, MultimodalFamily
 from .idefics3 import RENAMES, Idefics3Images, TileReader, idefics3_modules, tile_reader

@@ -18,7 +18,7 @@ from ...encoders.audio.preprocess import HOP
 from ...encoders.errors import CheckpointError
 from ...encoders.media import SAMPLE_RATE, AudioData, Media
 from ...encoders.storage import read_json, shortened
-from .base_connector import BaseConnector
+from ..connectors import BaseConnector
 from .family import DECODER_RENAMES
 from .sound_windows import SoundPlan
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError, EngineError, SensoriumError
-from ...encoders.media import AudioData, Media, Modality
+from ...encoders.media import AudioData, Media
 from ...encoders.storage import shortened
+from ...fusion.connectors.base_connector import BaseConnector
 from ...fusion.multimodal.sound_windows import SoundPlan, SoundWindow
 from .sounds import log_power
 
@@ -25,7 +26,7 @@ _RANGE, _SHIFT = 8.0, 4.0  # log10 units that are kept below the loudest, and by
 Floats = NDArray[np.float32]
 
 
-class ExportedSounds:
+class ExportedSounds(BaseConnector):
     """The connector.
 
     Args:
@@ -50,33 +51,18 @@ class ExportedSounds:
         mark: str,
         around: tuple[str, str],
     ) -> None:
-        self._spectrum, self._tower, self._plan = spectrum, tower, plan
-        self._placeholder, self._mark, self._around = placeholder, mark, around
+        super().__init__("audio", placeholder, mark)
+        self._spectrum, self._tower, self._plan, self._around = spectrum, tower, plan, around
         given = {value.name: value.shape[-1] for value in tower.get_inputs()}
         expected = {"mel": plan.window_frames, "frames": 1, "attended": 1}
         if given != expected:
             raise CheckpointError("The tower's graph does not fit its sounds.", given=given, expected=expected)
 
-    @property
-    def modality(self) -> Modality:
-        """Sounds."""
-        return "audio"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """What the chat template writes for a sound."""
-        return self._mark
-
     def layout(self, media: Media) -> str:
         """As many placeholders as the sound has embeddings."""
         assert isinstance(media, AudioData), "the plan gives a sound to the sounds' connector"
         before, after = self._around
-        return before + self._placeholder * self._plan.count(len(media.samples)) + after
+        return before + self.placeholder * self._plan.count(len(media.samples)) + after
 
     def embed(self, media: Media) -> Floats:
         """Embeddings [count, D].

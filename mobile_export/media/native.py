@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...encoders.errors import CheckpointError
 from ...encoders.image.config import check_pixels
 from ...encoders.media import ImageData, Media, Modality, VideoData
+from ...fusion.connectors.base_connector import BaseConnector
 from ...fusion.multimodal.native_layout import NativeLayout
 from .towers import resized, run
 
@@ -64,7 +65,7 @@ class NativeReader:
         return run(self._reading, {"pixels": np.stack(pixels)})[0]
 
 
-class ExportedNative:
+class ExportedNative(BaseConnector):
     """The connector of pictures, which are clips of one frame, or of clips.
 
     Args:
@@ -74,23 +75,8 @@ class ExportedNative:
     """
 
     def __init__(self, modality: Modality, reader: NativeReader, placeholder: str) -> None:
-        self._modality: Modality = modality
-        self._reader, self._placeholder = reader, placeholder
-
-    @property
-    def modality(self) -> Modality:
-        """Images or clips."""
-        return self._modality
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """The chat template writes one placeholder for an item."""
-        return self._placeholder
+        super().__init__(modality, placeholder, mark=placeholder)  # chat templates write one placeholder for an item
+        self._reader = reader
 
     def grid(self, media: Media) -> tuple[int, int, int]:
         """Times, rows and columns of an item's embeddings."""
@@ -98,7 +84,7 @@ class ExportedNative:
 
     def layout(self, media: Media) -> str:
         """A placeholder for each cell of the grid."""
-        return self._placeholder * math.prod(self.grid(media))
+        return self.placeholder * math.prod(self.grid(media))
 
     def embed(self, media: Media) -> Floats:
         """Embeddings [L, D]; raises as `NativeReader.embed`."""

@@ -71,8 +71,23 @@ class PictureParts(Protocol):
         ...
 
 
+class _AsTheyCome:
+    """Parts whose embeddings stand one after the other, with nothing between."""
+
+    __slots__ = ()
+
+    @property
+    def ends_rows(self) -> bool:
+        """No newlines."""
+        return False
+
+    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
+        """As they come."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class WholePicture:
+class WholePicture(_AsTheyCome):
     """A picture as one part: made square, resized and cropped as its configuration says (LLaVA 1.5).
 
     Attributes:
@@ -95,11 +110,6 @@ class WholePicture:
         """Every picture has as many."""
         return self.slots
 
-    @property
-    def ends_rows(self) -> bool:
-        """No newlines."""
-        return False
-
     def layout(self, height: int, width: int) -> str:
         """The same for pictures of all sizes."""
         return self.placeholder * self.slots
@@ -116,10 +126,6 @@ class WholePicture:
         image = resize(image, *after)
         return [image if self.steps.crop is None else _cropped(image, *self.steps.crop)]
 
-    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
-        """As they come."""
-        return None
-
     def details(self) -> dict[str, Any]:
         """What `read_parts` makes this of again."""
         steps = {name: getattr(self.steps, name) for name in _STEPS}
@@ -127,7 +133,7 @@ class WholePicture:
 
 
 @dataclass(frozen=True, slots=True)
-class TiledPicture:
+class TiledPicture(_AsTheyCome):
     """A picture in tiles, and as a whole (Idefics3, SmolVLM).
 
     Attributes:
@@ -153,11 +159,6 @@ class TiledPicture:
         longest = max(splitting.exact or (splitting.longest or _MOST,))
         return self.slots * (1 + (-(-longest // splitting.tile)) ** 2 * splitting.cuts)
 
-    @property
-    def ends_rows(self) -> bool:
-        """No newlines."""
-        return False
-
     def layout(self, height: int, width: int) -> str:
         """Tiles with their rows and columns, then the whole."""
         return self.shown.picture(height, width)
@@ -166,26 +167,16 @@ class TiledPicture:
         """Tiles row by row, then the whole."""
         return self.shown.splitting.parts(image, resize)
 
-    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
-        """As they come."""
-        return None
-
     def details(self) -> dict[str, Any]:
         """What `read_parts` makes this of again."""
         return {"parts": "tiles", "slots": self.slots, "splitting": asdict(self.shown.splitting)}
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedPicture:
-    """A picture as a whole and in tiles whose embeddings are put side by side again (LLaVA-NeXT).
-
-    Attributes:
-        part: what is done with each part.
-        anyres: how pictures are cut and put together.
-    """
+class _InParts:
+    """A picture in several parts, each prepared as a whole picture is."""
 
     part: WholePicture
-    anyres: Anyres
 
     @property
     def slots(self) -> int:
@@ -196,6 +187,18 @@ class JoinedPicture:
     def size(self) -> tuple[int, int] | None:
         """h and w; None if they depend on the picture."""
         return self.part.size
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedPicture(_InParts):
+    """A picture as a whole and in tiles whose embeddings are put side by side again (LLaVA-NeXT).
+
+    Attributes:
+        part: what is done with each part.
+        anyres: how pictures are cut and put together.
+    """
+
+    anyres: Anyres
 
     @property
     def most(self) -> int:
@@ -227,7 +230,7 @@ class JoinedPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class PiecedPicture:
+class PiecedPicture(_AsTheyCome, _InParts):
     """A picture, and pieces of it if it is elongated (Gemma 3).
 
     Attributes:
@@ -235,28 +238,12 @@ class PiecedPicture:
         shown: how it is cut and shown.
     """
 
-    part: WholePicture
     shown: PieceLayout
-
-    @property
-    def slots(self) -> int:
-        """L."""
-        return self.part.slots
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """h and w; None if they depend on the picture."""
-        return self.part.size
 
     @property
     def most(self) -> int:
         """Embeddings of the picture that has most of them."""
         return self.slots * (1 + (self.shown.cutting.most if self.shown.cutting else 0))
-
-    @property
-    def ends_rows(self) -> bool:
-        """No newlines."""
-        return False
 
     def layout(self, height: int, width: int) -> str:
         """Placeholders between markers, for the picture and for each piece."""
@@ -266,10 +253,6 @@ class PiecedPicture:
         """The picture, then its pieces."""
         pieces = [image[:, rows, columns] for rows, columns in self.shown.pieces(*image.shape[1:])]
         return [part for one in (image, *pieces) for part in self.part.parts(one, resize)]
-
-    def order(self, height: int, width: int) -> NDArray[np.int64] | None:
-        """As they come."""
-        return None
 
     def details(self) -> dict[str, Any]:
         """What `read_parts` makes this of again."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError, EngineError
-from ...encoders.media import ImageData, Media, Modality
+from ...encoders.media import ImageData, Media
+from ...fusion.connectors.base_connector import BaseConnector
 from ...fusion.connectors.clip_choice import COUNTS
 from ...fusion.connectors.layouts import picture_layout
 from ...fusion.connectors.picture_choice import COLOURS, KINDS, SHAPES, picture_choice
@@ -23,7 +24,7 @@ __all__ = ["ExportedPictures"]
 _LISTS = {"kind": len(KINDS), "shape": len(SHAPES), "colour": len(COLOURS)}
 
 
-class ExportedPictures:
+class ExportedPictures(BaseConnector):
     """The connector.
 
     Args:
@@ -36,7 +37,8 @@ class ExportedPictures:
     """
 
     def __init__(self, session: Any, words: SpelledWords, placeholder: str) -> None:
-        self._session, self._words, self._placeholder = session, words, placeholder
+        super().__init__("image", placeholder)
+        self._session, self._words = session, words
         self._last: tuple[str, NDArray[np.float32]] | None = None
         self._outputs = [output.name for output in session.get_outputs()]
         given = {output.name: output.shape[-1] for output in session.get_outputs()}
@@ -46,24 +48,9 @@ class ExportedPictures:
         if given != expected or any(expected[name] != size for name, size in _LISTS.items()):
             raise CheckpointError("The pictures' graph and its words do not fit.", given=given, expected=expected)
 
-    @property
-    def modality(self) -> Modality:
-        """Images."""
-        return "image"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: the decoder's chat template knows texts alone."""
-        return ""
-
     def layout(self, media: Media) -> str:
         """As many placeholders as the picture has soft words, in a frame that says what they are."""
-        return picture_layout(len(self.embed(media)), self._placeholder)
+        return picture_layout(len(self.embed(media)), self.placeholder)
 
     def embed(self, media: Media) -> NDArray[np.float32]:
         """Soft words [L, D].

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.errors import CheckpointError, EngineError
-from ...encoders.media import ImageData, Media, Modality, VideoData
+from ...encoders.media import ImageData, Media, VideoData
+from ...fusion.connectors.base_connector import BaseConnector
 from ...fusion.multimodal.clip_text import clip_text
 from .parts import PictureParts, Pixels
 
@@ -63,7 +64,7 @@ class PartReader:
         return resized(self._resizing, _last(image), height, width).transpose(2, 0, 1)
 
 
-class ExportedTower:
+class ExportedTower(BaseConnector):
     """The connector of pictures.
 
     Args:
@@ -73,22 +74,8 @@ class ExportedTower:
     """
 
     def __init__(self, reader: PartReader, placeholder: str, mark: str) -> None:
-        self._reader, self._placeholder, self._mark = reader, placeholder, mark
-
-    @property
-    def modality(self) -> Modality:
-        """Images."""
-        return "image"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """What the chat template writes for a picture."""
-        return self._mark
+        super().__init__("image", placeholder, mark)
+        self._reader = reader
 
     def layout(self, media: Media) -> str:
         """Placeholders, one for each embedding, with the family's markers between."""
@@ -101,7 +88,7 @@ class ExportedTower:
         return self._reader.embed(media.pixels)
 
 
-class ExportedFrames:
+class ExportedFrames(BaseConnector):
     """The connector of clips whose frames are read as pictures are (SmolVLM 2).
 
     Args:
@@ -110,22 +97,9 @@ class ExportedFrames:
     """
 
     def __init__(self, reader: PartReader, placeholder: str) -> None:
-        self._reader, self._placeholder = reader, placeholder
-
-    @property
-    def modality(self) -> Modality:
-        """Clips."""
-        return "video"
-
-    @property
-    def placeholder(self) -> str:
-        """Stands at each place."""
-        return self._placeholder
-
-    @property
-    def mark(self) -> str:
-        """None: what stands for a clip is text with pictures in it."""
-        return ""
+        # No mark: what stands for a clip is text with pictures in it.
+        super().__init__("video", placeholder)
+        self._reader = reader
 
     def layout(self, media: Media) -> str:
         """Every frame with its time."""

@@ -1,10 +1,9 @@
-"""What the connectors of multimodal checkpoints have in common."""
+"""What all connectors have in common. Needs no torch: every engine's derive from it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-
-from torch import Tensor
+from typing import Any
 
 from ...encoders.media import Media, Modality
 
@@ -17,10 +16,10 @@ class BaseConnector(ABC):
     Args:
         modality: what it reads.
         placeholder: the text of the control token that stands at each place.
-        mark: what the chat template writes for an item.
+        mark: what the chat template writes for an item; "" if it knows texts alone.
     """
 
-    def __init__(self, modality: Modality, placeholder: str, mark: str) -> None:
+    def __init__(self, modality: Modality, placeholder: str, mark: str = "") -> None:
         self._modality: Modality = modality
         self._placeholder, self._mark = placeholder, mark
 
@@ -36,7 +35,7 @@ class BaseConnector(ABC):
 
     @property
     def mark(self) -> str:
-        """What the chat template writes for an item."""
+        """What the chat template writes for an item; "" if it knows texts alone."""
         return self._mark
 
     @abstractmethod
@@ -44,5 +43,5 @@ class BaseConnector(ABC):
         """How an item shows in the prompt: placeholders, one for each embedding, with text markers between."""
 
     @abstractmethod
-    def embed(self, media: Media) -> Tensor:
-        """The item's embeddings [slots, D], as many as placeholders in its layout."""
+    def embed(self, media: Media) -> Any:
+        """The item's embeddings [slots, D], as many as placeholders in its layout: a tensor, or numpy's array."""
