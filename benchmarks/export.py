@@ -57,7 +57,7 @@ def main() -> None:
             builds["genai, its own int4"] = built
         runs: dict[str, Run] = {"Sensorium": _ours(bundle)} | {name: _genai(path) for name, path in builds.items()}
         if importlib.util.find_spec("llama_cpp"):
-            length = max(arguments.prompt_tokens, arguments.after) + arguments.new_tokens
+            length = max(arguments.prompt_tokens, arguments.after) + arguments.new_tokens + 1
             runs["llama.cpp, the GGUF file"] = _llama(resolve("nano"), length)
         runs["transformers, bfloat16"] = _transformers(checkpoint)
         size = sum(entry.size for entry in manifest.files.values())
@@ -82,12 +82,14 @@ def _read_in_a_step(graph: Path) -> int:
 def _speeds(runs: dict[str, Run], arguments: argparse.Namespace, weights: int) -> None:
     prompt, new, rounds, after = arguments.prompt_tokens, arguments.new_tokens, arguments.rounds, arguments.after
     tokens = list(range(1000, 1000 + max(prompt, after)))
-    prefill = alternately({name: lambda run=run: run(tokens[:prompt], 1) for name, run in runs.items()}, rounds=rounds)
-    if after == prompt:  # what reading the prompt takes is not the new tokens' time
-        whole = alternately({name: lambda run=run: run(tokens[:after], new) for name, run in runs.items()}, rounds=rounds)
-        decode = {name: took - prefill[name] for name, took in whole.items()}
-    else:
-        decode = alternately({name: lambda run=run: run(tokens[:after], new) for name, run in runs.items()}, rounds=rounds)
+
+    def best(length: int, count: int) -> dict[str, float]:
+        works = {name: lambda run=run: run(tokens[:length], count) for name, run in runs.items()}
+        return alternately(works, rounds=rounds)
+
+    prefill = best(prompt, 1)
+    read = prefill if after == prompt else best(after, 1)
+    decode = {name: took - read[name] for name, took in best(after, new + 1).items()}
     rows = []
     for name in runs:
         speeds = (prompt / prefill[name], new / decode[name])

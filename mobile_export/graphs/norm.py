@@ -26,6 +26,7 @@ class NormWriter:
     def __init__(self, graph: Graph, config: DecoderConfig) -> None:
         self._graph, self._config = graph, config
         self._count = 0
+        self._numbers: dict[Norm, int] = {}
         self.stream = ""
         self._added: str | None = None
 
@@ -77,7 +78,7 @@ class NormWriter:
         return graph.op("Reshape", self.plain(apart, norm), graph.constant([0, 0, heads * size], np.int64))
 
     def _weights(self, norm: Norm) -> list[str]:
-        name = f"norm.{id(norm)}"
+        name = f"norm.{self._numbers.setdefault(norm, len(self._numbers))}"
         found = [self._graph.weight(f"{name}.weight", float_array(norm.weight.float() + norm.offset, "float32"))]
         if norm.centred:
             bias = np.zeros(norm.weight.shape, np.float32) if norm.bias is None else float_array(norm.bias, "float32")

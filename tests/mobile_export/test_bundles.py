@@ -48,6 +48,11 @@ def test_a_bundle_answers_as_its_model(quant: str, checkpoint: Path, tmp_path: P
             assert model.ask(prompt, max_new_tokens=12).tokens == torch_model.ask(prompt, max_new_tokens=12).tokens
 
 
+def test_the_same_model_gives_the_same_bytes(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+    manifest = sdk.export(checkpoint, tmp_path / "again", quant="int4")
+    assert manifest == read_manifest(bundle)
+
+
 def test_an_adapter_is_merged(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
     draw = torch.Generator().manual_seed(3)
     layer = "base_model.model.model.layers.1.mlp.down_proj"
