@@ -6,7 +6,7 @@ import * as ort from "onnxruntime-web";
 
 import { choice, softWords } from "./pictures.js";
 
-const FORMAT = 3; // the newest format of bundles that this code reads
+const FORMAT = 4; // the newest format of bundles that this code reads
 
 /** An opened bundle. `read(name)` gives a file's bytes: over HTTP in a browser, from a disk in Node. */
 export class Bundle {
@@ -179,11 +179,12 @@ export class Bundle {
   }
 
   #empty() {
-    const { layers, kv_heads: heads, head_size: size } = this.manifest.decoder;
+    const { layers, kv_heads: heads, head_size: size, cache_bits: bits = 32 } = this.manifest.decoder;
+    const [type, numbers] = bits === 8 ? ["int8", Int8Array] : ["float32", Float32Array];
     const past = {};
     for (let layer = 0; layer < layers; layer++) {
       for (const part of ["key", "value"]) {
-        past[`past_key_values.${layer}.${part}`] = new ort.Tensor("float32", new Float32Array(0), [1, heads, 0, size]);
+        past[`past_key_values.${layer}.${part}`] = new ort.Tensor(type, new numbers(0), [1, heads, 0, size]);
       }
     }
     return past;

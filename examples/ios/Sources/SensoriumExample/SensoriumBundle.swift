@@ -6,7 +6,7 @@ import OnnxRuntimeBindings
 ///
 /// Every file is compared with the manifest first. One conversation at a time; not for several threads.
 public final class SensoriumBundle: TokenReader {
-    private static let format = 3  // the newest format of bundles that this code reads
+    private static let format = 4  // the newest format of bundles that this code reads
 
     let contextLength: Int
     private let layers, heads, size: Int
@@ -15,6 +15,7 @@ public final class SensoriumBundle: TokenReader {
     private let tokenizer: Tokenizer
     private let chat: Chat
     private let stops: Set<Int>
+    private let kept: ORTTensorElementDataType  // of keys and values
     private var past: [String: ORTValue] = [:]  // keys and values of what was read
     private var length = 0
 
@@ -31,6 +32,7 @@ public final class SensoriumBundle: TokenReader {
             let ends = model["eos_token_id"] as? [Int]
         else { throw BundleError("The manifest does not describe a decoder.") }
         (contextLength, self.layers, self.heads, self.size, stops) = (longest, layers, heads, size, Set(ends))
+        kept = sizes["cache_bits"] == 8 ? .int8 : .float
         tokenizer = try Tokenizer(Self.json(folder, "tokenizer.json"))
         chat = try Chat(Self.json(folder, "chat.json"))
         environment = try ORTEnv(loggingLevel: .warning)
@@ -84,7 +86,7 @@ public final class SensoriumBundle: TokenReader {
     private func empty() throws -> ORTValue {
         let shape = [1, heads, 0, size].map { NSNumber(value: $0) }
         // It holds nothing; the four bytes only give it an address.
-        return try ORTValue(tensorData: NSMutableData(length: 4)!, elementType: .float, shape: shape)
+        return try ORTValue(tensorData: NSMutableData(length: 4)!, elementType: kept, shape: shape)
     }
 
     private static func json(_ folder: URL, _ name: String) throws -> [String: Any] {

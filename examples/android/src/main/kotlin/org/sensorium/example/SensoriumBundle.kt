@@ -1,9 +1,11 @@
 package org.sensorium.example
 
+import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
 import java.io.File
+import java.nio.ByteBuffer
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 import java.security.MessageDigest
@@ -86,6 +88,9 @@ class SensoriumBundle(private val folder: File) : TokenReader, AutoCloseable {
 
     private fun empty(): OnnxTensor {
         val shape = longArrayOf(1, sizes.getLong("kv_heads"), 0, sizes.getLong("head_size"))
+        if (sizes.optInt("cache_bits", 32) == 8) {
+            return OnnxTensor.createTensor(environment, ByteBuffer.allocateDirect(0), shape, OnnxJavaType.INT8)
+        }
         return OnnxTensor.createTensor(environment, FloatBuffer.allocate(0), shape)
     }
 
@@ -115,6 +120,6 @@ class SensoriumBundle(private val folder: File) : TokenReader, AutoCloseable {
     }
 
     private companion object {
-        const val FORMAT = 3 // the newest format of bundles that this code reads
+        const val FORMAT = 4 // the newest format of bundles that this code reads
     }
 }
