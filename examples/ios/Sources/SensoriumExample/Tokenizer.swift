@@ -23,7 +23,7 @@ final class Tokenizer {
     private var special: Set<Int> = []
     private var digitsApart = false
     private var addedPattern: NSRegularExpression?
-    private var known: [String: [Int]] = [:]  // words that were cut before
+    private var known: [[UInt8]: [Int]] = [:]  // words that were cut before; strings would be one key if canonically equal
 
     init(_ json: [String: Any]) throws {
         guard let model = json["model"] as? [String: Any], model["type"] as? String ?? "BPE" == "BPE",
@@ -45,7 +45,8 @@ final class Tokenizer {
 
     /// Control tokens that a text spells; a message must have none.
     func controls(_ text: String) -> [String] {
-        added.filter { special.contains($0.value) && text.contains($0.key) }.map(\.key)
+        // Found as `encode` finds them: Swift's own search would pass over one that a combining mark follows.
+        matches(text).map { (text as NSString).substring(with: $0.range) }.filter { special.contains(added[$0]!) }
     }
 
     /// Token ids of a text in which control tokens are what they spell.
@@ -53,7 +54,7 @@ final class Tokenizer {
         let whole = text as NSString
         var found: [Int] = []
         var from = 0
-        for match in addedPattern?.matches(in: text, range: NSRange(location: 0, length: whole.length)) ?? [] {
+        for match in matches(text) {
             let range = NSRange(location: from, length: match.range.location - from)
             try encodeWords(whole.substring(with: range), &found)
             found.append(added[whole.substring(with: match.range)]!)
@@ -70,18 +71,23 @@ final class Tokenizer {
         return text.unicodeScalars.map { Self.bytes[$0]! }
     }
 
+    private func matches(_ text: String) -> [NSTextCheckingResult] {
+        addedPattern?.matches(in: text, range: NSRange(location: 0, length: (text as NSString).length)) ?? []
+    }
+
     private func encodeWords(_ text: String, _ found: inout [Int]) throws {
         for part in digitsApart ? Self.all(Self.digits, text) : [text] {
             for word in Self.all(Self.words, part) {
-                if known[word] == nil { known[word] = try cut(word) }
-                found += known[word]!
+                let bytes = Array(word.utf8)
+                if known[bytes] == nil { known[bytes] = try cut(bytes) }
+                found += known[bytes]!
             }
         }
     }
 
     /// The tokens of a word: neighbours are joined, those first that training joined first.
-    private func cut(_ word: String) throws -> [Int] {
-        var pieces = word.utf8.map { String(Self.letters[Int($0)]) }
+    private func cut(_ word: [UInt8]) throws -> [Int] {
+        var pieces = word.map { String(Self.letters[Int($0)]) }
         while pieces.count > 1 {
             func rank(_ at: Int) -> Int { ranks[Pair(left: pieces[at], right: pieces[at + 1])] ?? Int.max }
             let best = (0..<pieces.count - 1).min { rank($0) < rank($1) }!
