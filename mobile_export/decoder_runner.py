@@ -267,6 +267,9 @@ class DecoderRunner:
         shape: its sizes.
         adapter: values of the inputs that an adapter beside the graph gives it.
         prompts: opens what reads long prompts in its place; None if nothing does.
+
+    Raises:
+        CheckpointError: the graph is none of a decoder.
     """
 
     def __init__(
@@ -282,6 +285,10 @@ class DecoderRunner:
         self._adapts = "adapter_scale" in names
         self._both_ways = "seen_until" in names
         self._has_axes = "position_ids" in names
+        outputs = {entry.name: entry.shape for entry in session.get_outputs()}
+        if len(outputs.get("logits", ())) != 3:
+            raise CheckpointError("The decoder's graph gives no logits.", given=", ".join(list(outputs)[:4]))
+        self._last_alone = outputs["logits"][1] == 1
 
     def new_state(self, rows: int = 1) -> RunnerState:
         """Of `rows` empty rows."""
@@ -322,10 +329,13 @@ class DecoderRunner:
             values["position_ids"] = state.places(count)
         for name, array in values.items():
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        binding.bind_output("logits", "cpu")
+        # Written in place: asking a binding for what it gave wraps the keys and values of all layers, too.
+        rows = 1 if self._last_alone else count
+        logits = np.empty((len(new), rows, self.shape.vocabulary_size), np.float32)
+        binding.bind_ortvalue_output("logits", onnxruntime.OrtValue.ortvalue_from_numpy(logits))
         try:
             self.session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own classes derive from nothing narrower
             raise EngineError("The decoder's graph failed.", given=str(error)[:300]) from error
         state.advance(count)
-        return binding.get_outputs()[-1].numpy()
+        return logits
