@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sensorium import sdk
+from sensorium.mobile_export.bundle import FORMAT
 from sensorium.mobile_export.export import export_bundle
 from sensorium.mobile_export.quantization import QUANTIZATIONS
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["int4", "int8", "fp32"])
+@pytest.fixture(scope="module", params=["int4", "int8", "fp32", "fp32+int8-cache"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = byte_llama(tmp_path_factory.mktemp("checkpoint"))
     sdk.export(folder, folder / "bundle", quant=request.param)
@@ -89,7 +90,7 @@ def test_what_was_not_exported_is_refused(bundle: Path, tmp_path: Path) -> None:
         shutil.copytree(bundle, twin)
         data = bytearray((twin / name).read_bytes())
         if name == "manifest.json":
-            data = bytearray(data.replace(b'"format": 3', b'"format": 9'))
+            data = bytearray(data.replace(f'"format": {FORMAT}'.encode(), b'"format": 9'))
         else:
             data[len(data) // 2] ^= 1
         (twin / name).write_bytes(data)
