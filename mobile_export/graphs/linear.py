@@ -146,7 +146,9 @@ class LinearWriter:
         weight = weight.detach().float()
         largest = None if self.calibration is None else self.calibration.largest(layer)
         if largest is not None:
-            share = (largest.clamp(min=1e-5) / weight.abs().amax(0).clamp(min=1e-5)).sqrt()
+            # What was small in the text may be larger in another one, and must not take all bits then.
+            largest = largest.clamp(min=max(1e-5, float(largest.median()) / 10))
+            share = (largest / weight.abs().amax(0).clamp(min=1e-5)).sqrt()
             share = share / share.mean()
             weight = weight * share
             x = graph.op("Mul", x, graph.weight(f"{name}.evened", float_array(1 / share, "float32")))

@@ -63,7 +63,7 @@ def test_info_tells_what_a_bundle_is(terminal: Any, checkpoint: Path, tmp_path: 
     assert (done.code, done.err, terminal.loaded) == (0, "", []) and done.out == exported.out
     rows = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in done.out.splitlines()}
     assert rows["made from"] == str(checkpoint) and rows["reads"] == "text" and rows["context"] == "600 tokens"
-    assert (rows["family"], rows["format"], rows["quantization"], rows["target"]) == ("llama", "3", "int8", "onnx")
+    assert (rows["family"], rows["format"], rows["quantization"], rows["target"]) == ("llama", "4", "int8", "onnx")
     found, manifest = json.loads(terminal.run("info", str(out), "--json").out), sdk.verify(out).manifest
     assert found["bytes"] == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     assert (

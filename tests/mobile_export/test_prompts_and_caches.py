@@ -193,6 +193,24 @@ def test_few_large_features_do_not_take_the_bits_of_all_others(tmp_path: Path) -
     assert errors[0] < 0.5 * errors[1]
 
 
+def test_what_the_calibration_never_saw_does_not_take_all_bits(tmp_path: Path) -> None:
+    """A token whose features the calibration's text had not: they may be as large as all others."""
+    sizes = {"hidden_size": 48, "layers": 1, "heads": 3, "kv_heads": 1, "head_size": 16, "mlp_size": 80}
+    decoder = random_decoder(0.2, **sizes, context_length=300)
+    table = decoder.get_parameter("model.embed_tokens.weight")
+    with torch.no_grad():
+        table[:30, 40:] = 0.0  # the last features are those of the last seven tokens alone
+    draw = np.random.default_rng(5)
+    seen, ids = draw.integers(30, size=200), draw.integers(20, 37, size=(1, 200))
+    exact = runner_of(decoder, tmp_path, all_logits=True)
+    expected = exact.step(exact.new_state(), ids)
+    plan = replace(QUANTIZATIONS["fp32"], linear="rows")
+    runner = runner_of(
+        decoder, tmp_path, plan, calibration=Calibration(decoder, seen.tolist()), all_logits=True, many=True
+    )
+    assert relative(runner.step(runner.new_state(), ids), expected) <= 0.05
+
+
 @pytest.mark.parametrize("quant", ["fp32", "int8", "int4-fast"])
 def test_a_bundle_has_both(quant: str, checkpoint: Path, tmp_path: Path) -> None:
     manifest = sdk.export(checkpoint, tmp_path / "out", quant=quant + BOTH)
