@@ -42,7 +42,7 @@ QUESTIONS = (
     "Who was Marie Curie?",
     "Tell me a joke about cats, please, and explain it.",
 )
-COUNT = 24
+COUNT = 16
 
 
 def generated(model: genai.Model, prompt: list[int]) -> list[int]:

@@ -17,7 +17,7 @@ from sensorium import sdk
 from sensorium.fusion import parallel
 from sensorium.sdk.generation import Generation
 
-LENGTH, NEW = 8_003, 8  # tokens
+LENGTH, NEW = 4_003, 8  # tokens
 
 
 def main() -> None:

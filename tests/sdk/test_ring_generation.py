@@ -20,7 +20,7 @@ def test_a_shared_text_is_continued_with_the_same_tokens(
     """The text repeats itself, so that what follows is to be found thousands of tokens before, on another rank."""
     found = in_processes(WORKER, 3, str(root / "LICENSE"), tmp_path)
     alone = found[2][0]
-    assert alone["prompt"] >= 8_000 and len(alone["tokens"]) == 8
+    assert alone["prompt"] >= 4_000 and len(alone["tokens"]) == 8
     for shared in (found[0][0], found[1][0], *(rank[1] for rank in found)):
         assert shared["tokens"] == alone["tokens"]
         np.testing.assert_allclose(shared["logprobs"], alone["logprobs"], atol=2e-4)
